@@ -1,0 +1,1 @@
+"""Stages of the campaign as plain functions: simulate, train, validate, publish."""

@@ -1,0 +1,1 @@
+"""One surrogate family per file behind the interface of `apps.surrogates.base`."""

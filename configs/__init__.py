@@ -1,0 +1,1 @@
+"""Machines (one Parsl module each), sites, campaigns and edge devices."""

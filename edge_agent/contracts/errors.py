@@ -1,0 +1,94 @@
+"""Errors of the contracts and of the edge agent.
+
+The tree::
+
+    RbfError
+    ├── InvalidInput        a value a caller sent: NaN, wrong shape, unknown name
+    ├── InvalidConfig       a file a person wrote
+    ├── InvalidReading      a sensor reading that cannot be used
+    ├── ProtocolError       bytes that are not the protocol; carries the HTTP status
+    ├── NotReady            no release is loaded yet
+    ├── ReleaseError        a release that cannot be served
+    │   ├── DigestMismatch  bytes differ from what the manifest promises
+    │   ├── GoldenMismatch  the model does not reproduce its golden examples
+    │   └── NoSuchRelease   a version that is not there
+    └── AgentUnreachable    nobody answers at the agent's address
+
+Every error has a one-line message that says what to do, and keyword data as attributes.
+All of them pickle, so that they cross process and network boundaries unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RbfError(Exception):
+    """Base of all our errors.
+
+    Parameters
+    ----------
+    message : str
+        One line: what is wrong and what to do.
+    **data
+        What the error is about; readable as attributes and in ``.data``.
+    """
+
+    def __init__(self, message: str, **data: Any) -> None:  # noqa: ANN401 - any picklable datum
+        super().__init__(message)
+        self.message = message
+        self.data = data
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the data are the caller's
+        data = self.__dict__.get("data", {})
+        if name in data:
+            return data[name]
+        msg = f"{type(self).__name__} has no attribute {name!r}"
+        raise AttributeError(msg)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, self.data))
+
+
+def _rebuild(cls: type[RbfError], message: str, data: dict[str, Any]) -> RbfError:
+    return cls(message, **data)
+
+
+class InvalidInput(RbfError, ValueError):
+    """A value that a caller sent cannot be used."""
+
+
+class InvalidConfig(RbfError, ValueError):
+    """A configuration file is wrong; ``.file`` and ``.field`` say where."""
+
+
+class InvalidReading(RbfError, ValueError):
+    """A sensor reading cannot be used."""
+
+
+class ProtocolError(RbfError):
+    """Bytes that are not the protocol, or break its limits; ``.status`` is the HTTP status."""
+
+
+class NotReady(RbfError):
+    """No release is loaded yet."""
+
+
+class ReleaseError(RbfError):
+    """A release cannot be served."""
+
+
+class DigestMismatch(ReleaseError):
+    """A file's bytes differ from what its manifest promises."""
+
+
+class GoldenMismatch(ReleaseError):
+    """A model does not reproduce its golden examples."""
+
+
+class NoSuchRelease(ReleaseError):
+    """There is no release of that version here."""
+
+
+class AgentUnreachable(RbfError):
+    """Nobody answers at the agent's address."""

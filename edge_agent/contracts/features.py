@@ -1,0 +1,165 @@
+"""Feature maps: how measurable quantities become a model's inputs.
+
+One pure function each, named in the release manifest with its parameters, shared by training and
+agent, so that the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from edge_agent.contracts.errors import InvalidInput
+from edge_agent.contracts.model import Contract
+from edge_agent.contracts.site import Site
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class InputVariable(Contract):
+    """One column of a model's input."""
+
+    name: str
+    """CF-like name."""
+    unit: str
+    """UDUNITS spelling."""
+    minimum: float
+    """Lower end of the range covered by training, in `unit`."""
+    maximum: float
+    """Upper end of the range covered by training, in `unit`."""
+
+
+class ReadingSource(Contract):
+    """A sensor quantity that the map needs."""
+
+    sensor: str
+    """Sensor name."""
+    quantity: str
+    """Quantity name."""
+
+
+class MastLogLaw(Contract):
+    """Feature map ``mast_log_law/1``: mast speed and direction to reference-height wind.
+
+    Readings within one averaging window become a mean speed and a vector-mean direction; the speed
+    is brought from the mast's height to the reference height by the neutral logarithmic law
+    U(z) = (u* / kappa) ln(z / z0) (Stull 1988, An Introduction to Boundary Layer Meteorology,
+    section 9.7), so U_ref = U_mast ln(z_ref / z0) / ln(z_mast / z0).
+    """
+
+    name: str = Field(default="mast_log_law/1", pattern=r"^mast_log_law/1$")
+    """Identifies the function."""
+    sensor: str
+    """The mast's sensor name."""
+    measurement_height: Positive
+    """Height of the anemometer, m."""
+    reference_height: Positive
+    """Height at which the model's wind speed is stated, m."""
+    roughness_length: Positive
+    """z0, m."""
+    averaging_seconds: Positive = 600.0
+    """Length of the averaging window, s; the mast record's own is ten minutes."""
+
+    @classmethod
+    def for_site(cls, site: Site) -> MastLogLaw:
+        """Return the map of a site."""
+        return cls(
+            sensor=site.mast.sensor,
+            measurement_height=site.mast.speed_height,
+            reference_height=site.terrain.reference_height,
+            roughness_length=site.terrain.roughness_length,
+        )
+
+    @property
+    def sources(self) -> tuple[ReadingSource, ...]:
+        """The readings that one evaluation needs."""
+        return (
+            ReadingSource(sensor=self.sensor, quantity="wind_speed"),
+            ReadingSource(sensor=self.sensor, quantity="wind_from_direction"),
+        )
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """(name, unit) of each model input, in order."""
+        return (("wind_speed", "m s-1"), ("wind_from_direction", "degree"))
+
+    def from_readings(self, values: Mapping[str, Sequence[float]]) -> np.ndarray:
+        """Return the model inputs of one averaging window.
+
+        Parameters
+        ----------
+        values : mapping from quantity to the window's values
+            ``wind_speed`` in m/s at the measurement height, ``wind_from_direction`` in degrees;
+            equal lengths, at least one.
+
+        Returns
+        -------
+        inputs : (2,) float32
+            Wind speed at the reference height (m/s), direction in [0, 360) degrees.
+
+        Raises
+        ------
+        InvalidInput
+            If a quantity is missing, empty, of unequal length or not finite.
+        """
+        try:
+            speed = np.asarray(values["wind_speed"], dtype=float)
+            direction = np.asarray(values["wind_from_direction"], dtype=float)
+        except KeyError as error:
+            msg = f"reading {error.args[0]!r} of sensor {self.sensor!r} is missing"
+            raise InvalidInput(msg, quantity=error.args[0]) from error
+        if speed.size == 0 or speed.shape != direction.shape:
+            msg = f"{speed.size} speeds and {direction.size} directions in one window"
+            raise InvalidInput(msg, quantity="wind_speed")
+        if not (np.isfinite(speed).all() and np.isfinite(direction).all()):
+            msg = "a reading in the window is not finite"
+            raise InvalidInput(msg, quantity="wind_speed")
+        rad = np.deg2rad(direction)
+        # Weighted by speed: the direction of the mean wind vector. Calm falls back to unit weights.
+        weight = speed if speed.sum() > 0 else np.ones_like(speed)
+        mean = np.arctan2((weight * np.sin(rad)).sum(), (weight * np.cos(rad)).sum())
+        factor = log_law_factor(
+            self.measurement_height, self.reference_height, self.roughness_length
+        )
+        return np.array([speed.mean() * factor, np.rad2deg(mean) % 360.0], dtype=np.float32)
+
+    def from_wind(self, speed: np.ndarray, from_direction: np.ndarray) -> np.ndarray:
+        """Return the model inputs of winds already at the reference height.
+
+        Parameters
+        ----------
+        speed : (n,) array, m/s
+        from_direction : (n,) array, degrees
+
+        Returns
+        -------
+        inputs : (n, 2) float32
+        """
+        return np.stack([np.asarray(speed), np.asarray(from_direction) % 360.0], axis=-1).astype(
+            np.float32
+        )
+
+
+FeatureMap = MastLogLaw
+
+
+def log_law_factor(from_height: float, to_height: float, roughness_length: float) -> float:
+    """Return U(to_height) / U(from_height) of the neutral logarithmic wind profile.
+
+    Parameters
+    ----------
+    from_height, to_height, roughness_length : float, m
+        Both heights must exceed the roughness length.
+
+    Raises
+    ------
+    InvalidInput
+        If a height does not exceed the roughness length.
+    """
+    if min(from_height, to_height) <= roughness_length:
+        msg = f"heights must exceed the roughness length {roughness_length} m"
+        raise InvalidInput(msg, from_height=from_height, to_height=to_height)
+    return float(np.log(to_height / roughness_length) / np.log(from_height / roughness_length))

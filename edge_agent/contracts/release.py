@@ -1,0 +1,145 @@
+"""The release manifest: written by publish, read by the agent.
+
+A release is a folder of immutable files, each named by its digest, and this manifest, which is
+itself named by its digest in the repository's index (`edge_agent.contracts.repository`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edge_agent.contracts.features import FeatureMap, InputVariable
+from edge_agent.contracts.model import Contract
+from edge_agent.contracts.site import Grid, InteriorSensor
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class TargetFile(Contract):
+    """One file of the repository's ``targets/``."""
+
+    path: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9_./-]*$")]
+    """Relative to ``targets/``; carries the version; the stored basename starts with the digest."""
+    sha256: Digest
+    """Of the bytes."""
+    length: Annotated[int, Field(ge=0)]
+    """Bytes."""
+
+
+class OutputVariable(Contract):
+    """One output tensor of the model."""
+
+    name: Literal["wind", "wind_std"]
+    """``wind``: mean of the ensemble; ``wind_std``: its standard deviation."""
+    unit: str
+    """UDUNITS spelling."""
+    dims: tuple[str, ...] = ("batch", "component", "z", "y", "x")
+    """Axes in order; component is (x_wind, y_wind, upward_air_velocity) in the house frame."""
+
+
+class ScoreSet(Contract):
+    """Scores on one frozen set."""
+
+    rmse: float
+    """Root mean square error of the interior wind vector, m/s."""
+    relative_l2: float
+    """Mean over scenarios of |error|_2 / |truth|_2 of the interior wind vector."""
+    sensor_mae: float | None
+    """Mean absolute error of wind speed at the sensor positions, m/s; none without sensors."""
+    coverage: Fraction
+    """Share of interior values inside the calibrated interval."""
+    baselines: dict[str, float]
+    """RMSE of each baseline on the same set, m/s."""
+
+
+class FrozenSet(Contract):
+    """A set of simulations that no training sees."""
+
+    digest: Digest
+    """Of the sorted simulation digests."""
+    size: Annotated[int, Field(ge=1)]
+    """Number of simulations."""
+    fidelity: str
+    """Simulator and grid they were made with."""
+
+
+class TrainingData(Contract):
+    """What the surrogate learnt from."""
+
+    digest: Digest
+    """Of the sorted simulation digests."""
+    size: Annotated[int, Field(ge=1)]
+    """Number of simulations."""
+    data_until: datetime | None
+    """Data time of the newest reading that steered them; none if none did."""
+
+
+class Uncertainty(Contract):
+    """How ``wind_std`` becomes an interval: wind +- factor * wind_std."""
+
+    method: Literal["split_conformal"]
+    """Split conformal prediction on the calibration set."""
+    level: Fraction
+    """Nominal coverage."""
+    factor: Annotated[float, Field(gt=0)]
+    """Multiplies ``wind_std``."""
+
+
+class Golden(Contract):
+    """Examples that whoever loads the release runs first."""
+
+    inputs: TargetFile
+    """(n, inputs) float32, ``.npy``."""
+    outputs: dict[str, TargetFile]
+    """Expected tensor of each output, float32, ``.npy``."""
+    absolute_tolerance: Annotated[float, Field(gt=0)]
+    """m/s."""
+
+
+class Release(Contract):
+    """A published surrogate."""
+
+    format: Literal["rbf-release/1"] = "rbf-release/1"
+    """Version of this contract."""
+    name: str
+    """Model name; the site's."""
+    version: Annotated[int, Field(ge=1)]
+    """Only grows."""
+    created: datetime
+    """Wall time of publication, UTC."""
+    site_digest: Digest
+    """Of the site file it was made for."""
+    family: str
+    """Surrogate family."""
+    feature_map: FeatureMap
+    """How readings become inputs."""
+    inputs: tuple[InputVariable, ...]
+    """Columns of the input tensor ``inputs`` (batch, n) float32, in order."""
+    outputs: tuple[OutputVariable, ...]
+    """Output tensors in order, all float32."""
+    grid: Grid
+    """Cell centres of the output grid."""
+    sensors: tuple[InteriorSensor, ...]
+    """Interior sensors of the site."""
+    model: TargetFile
+    """The ONNX file."""
+    golden: Golden
+    """Examples to run before serving."""
+    training: TrainingData
+    """What it learnt from."""
+    frozen_sets: dict[Literal["selection", "calibration", "evaluation"], FrozenSet]
+    """The three disjoint frozen sets."""
+    scores: dict[Literal["selection", "evaluation"], ScoreSet]
+    """Selection decided; evaluation is only reported."""
+    uncertainty: Uncertainty
+    """Calibration of the intervals."""
+    environment: dict[str, str]
+    """Versions of what made it: python, numpy, onnx, onnxruntime, reverse-backfill."""
+
+    def files(self) -> tuple[TargetFile, ...]:
+        """Return every file of the release but the manifest."""
+        return (self.model, self.golden.inputs, *self.golden.outputs.values())

@@ -1,0 +1,1 @@
+"""The campaign: simulate, train, validate and publish without end, on Parsl."""
