@@ -1,0 +1,152 @@
+"""The campaign file: what a person writes to say what to simulate, train and replay."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from apps.simulators.base import Fidelity, Resources
+from edge_agent.contracts.errors import InvalidConfig
+from edge_agent.contracts.model import Contract
+from edge_agent.contracts.site import Site
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+ROOT = Path(__file__).resolve().parent.parent
+SITES = ROOT / "configs" / "sites"
+CAMPAIGNS = ROOT / "configs" / "campaigns"
+
+
+class ScenarioRange(Contract):
+    """The winds that scenarios are drawn from."""
+
+    wind_speed: tuple[Positive, Positive] = (0.5, 14.0)
+    """Lowest and highest wind speed at the site's reference height, m/s."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.wind_speed[0] >= self.wind_speed[1]:
+            msg = "wind_speed: the lowest speed must be below the highest"
+            raise ValueError(msg)
+        return self
+
+
+class FrozenSizes(Contract):
+    """Sizes of the three frozen sets, simulated first and never trained on."""
+
+    selection: Annotated[int, Field(ge=4)] = 16
+    """Simulations that the gate decides by."""
+    calibration: Annotated[int, Field(ge=4)] = 16
+    """Simulations that set the intervals."""
+    evaluation: Annotated[int, Field(ge=16)] = 16
+    """Simulations that are only reported."""
+
+
+class Steering(Contract):
+    """Which scenarios are simulated next."""
+
+    explore: Fraction = 0.5
+    """Share from the low-discrepancy cover; the rest follows recent weather."""
+    recent_hours: Positive = 72.0
+    """Age in data time of the oldest reading that counts as recent, hours."""
+
+
+class Training(Contract):
+    """When and what to train."""
+
+    family: str = "pod_regression"
+    """Surrogate family (`apps.surrogates`)."""
+    first: Count = 12
+    """Training simulations needed for the first surrogate."""
+    growth: Annotated[float, Field(gt=1)] = 1.4
+    """Train again when the training simulations have grown by this factor."""
+    min_improvement: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """Share by which a candidate's selection RMSE must be below the serving release's."""
+    interval_level: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Nominal coverage of the intervals."""
+
+
+class Replay(Contract):
+    """The weather record that is fed to the edge agent."""
+
+    record: str = "data/weather/mast_10min.csv"
+    """CSV file; relative to the project's folder."""
+    rate: Annotated[float, Field(gt=0, le=2000)] = 30.0
+    """Instants of the record per wall second, 1/s."""
+
+
+class Budget(Contract):
+    """When the campaign ends; whichever comes first."""
+
+    simulations: Count = 200
+    """Training simulations."""
+    wall_seconds: Positive = 240.0
+    """Wall time after which no simulation is started, s; what runs is finished and trained on."""
+
+
+class Campaign(Contract):
+    """A campaign file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    """Short name; part of the run folder's."""
+    site: str = "lindcove"
+    """Name of a file in ``configs/sites``, or a path to a site file."""
+    machine: str = "local"
+    """Module in ``configs`` that makes the Parsl configuration."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random choice."""
+    fidelity: Fidelity = Fidelity()
+    """Solver and grid."""
+    resources: Resources = Resources()
+    """Threads and cases of one simulation task."""
+    scenarios: ScenarioRange = ScenarioRange()
+    """Winds to cover."""
+    frozen: FrozenSizes = FrozenSizes()
+    """Frozen sets."""
+    steering: Steering = Steering()
+    """Which scenarios next."""
+    training: Training = Training()
+    """When to train."""
+    replay: Replay = Replay()
+    """Weather fed to the agent."""
+    budget: Budget = Budget()
+    """When to end."""
+
+    def load_site(self, campaign_file: Path) -> Site:
+        """Read the site that the campaign names.
+
+        Raises
+        ------
+        InvalidConfig
+            Naming the field ``site`` of `campaign_file` if there is no such file, or the site
+            file's own field if that is wrong.
+        """
+        path = SITES / f"{self.site}.toml"
+        if not path.exists():
+            path = Path(self.site)
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in SITES.glob("*.toml")))
+            msg = f"{campaign_file}: site: no site {self.site!r} (a path, or one of: {known})"
+            raise InvalidConfig(msg, file=str(campaign_file), field="site")
+        return Site.from_toml(path)
+
+    def record_path(self, campaign_file: Path) -> Path:
+        """Return the weather record's path; InvalidConfig names ``replay.record`` if missing."""
+        path = ROOT / self.replay.record
+        if not path.is_file():
+            msg = f"{campaign_file}: replay.record: no file {path}"
+            raise InvalidConfig(msg, file=str(campaign_file), field="replay.record")
+        return path
+
+
+def to_toml_value(value: str) -> str:
+    """Return a string as a TOML basic string."""
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    text = f'"{quoted}"'
+    tomllib.loads(f"v = {text}")
+    return text

@@ -1,0 +1,28 @@
+"""Errors of the campaign.
+
+The tree (`RbfError` is in `edge_agent.contracts.errors`)::
+
+    RbfError
+    └── CampaignError
+        ├── LedgerError     a ledger of another campaign, another schema, or in use
+        ├── MachineError    no such machine, or its Parsl configuration does not start
+        └── AgentError      the campaign's edge agent does not start
+"""
+
+from edge_agent.contracts.errors import RbfError
+
+
+class CampaignError(RbfError):
+    """The campaign cannot go on."""
+
+
+class LedgerError(CampaignError):
+    """The ledger cannot be used."""
+
+
+class MachineError(CampaignError):
+    """A machine cannot be used."""
+
+
+class AgentError(CampaignError):
+    """The campaign's edge agent does not start."""

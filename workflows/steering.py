@@ -1,0 +1,184 @@
+"""Which scenarios next, and when to train: pure functions.
+
+Scenarios come from two streams. *Cover*: a scrambled Sobol sequence over the range of winds, so
+that no corner stays unknown. *Weather*: winds that the site saw lately, jittered, because that is
+where the next questions come from. A stream's n-th element depends on the seed and n alone (and,
+for weather, on the readings), so a resumed campaign goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from apps.scenarios import Scenario
+from edge_agent.contracts.features import FeatureMap
+from edge_agent.contracts.observation import Reading
+
+#: Jitter of a past wind: log-normal in speed, normal in direction (degrees). About the change of
+#: the ten-minute mean wind within an hour in the mast record.
+SPEED_JITTER = 0.15
+DIRECTION_JITTER = 12.0
+
+
+def cover(
+    stream: str, start: int, count: int, seed: int, wind_speed: tuple[float, float]
+) -> list[Scenario]:
+    """Return elements ``start`` to ``start + count`` of a low-discrepancy cover.
+
+    Parameters
+    ----------
+    stream : str
+        Name of the stream; each has a scrambling of its own, so streams are disjoint.
+    start, count : int
+    seed : int
+    wind_speed : (float, float), m/s
+        Range of speeds.
+
+    Returns
+    -------
+    list of Scenario
+        Uniform in direction and in the square root of speed: denser where light winds make the
+        screens' loss change fastest.
+    """
+    from scipy.stats import qmc
+
+    sampler = qmc.Sobol(2, seed=np.random.default_rng([seed, *stream.encode()]))
+    if start:  # zero overflows in scipy
+        sampler.fast_forward(start)
+    low, high = np.sqrt(wind_speed)
+    # One at a time: Sobol warns of block sizes that are no power of two.
+    points = np.concatenate([sampler.random(1) for _ in range(count)] or [np.empty((0, 2))])
+    return [
+        _scenario(float(low + (high - low) * s) ** 2, float(360.0 * d), wind_speed)
+        for s, d in points
+    ]
+
+
+def from_weather(
+    winds: np.ndarray, sequence: int, seed: int, wind_speed: tuple[float, float]
+) -> Scenario:
+    """Return a scenario near a wind that the site saw.
+
+    Parameters
+    ----------
+    winds : (n, 2) array
+        Speed at the reference height (m/s) and direction (degrees) of recent readings; n >= 1.
+    sequence : int
+        Number in the stream.
+    seed : int
+    wind_speed : (float, float), m/s
+        Range that the result is clipped to.
+    """
+    rng = np.random.default_rng([seed, sequence])
+    speed, direction = winds[rng.integers(len(winds))]
+    return _scenario(
+        float(speed) * float(np.exp(SPEED_JITTER * rng.standard_normal())),
+        float(direction) + DIRECTION_JITTER * float(rng.standard_normal()),
+        wind_speed,
+    )
+
+
+def next_scenarios(
+    start: int,
+    count: int,
+    seed: int,
+    wind_speed: tuple[float, float],
+    winds: np.ndarray,
+    explore: float,
+) -> list[Scenario]:
+    """Return the training scenarios ``start`` to ``start + count``.
+
+    Parameters
+    ----------
+    start, count : int
+        Numbers in the training stream.
+    seed : int
+    wind_speed : (float, float), m/s
+    winds : (n, 2) array
+        Recent winds as in `from_weather`; with none, all come from the cover.
+    explore : float
+        Share of the cover, 0 to 1.
+    """
+    scenarios = []
+    for number in range(start, start + count):
+        if len(winds) == 0 or _is_cover(number, explore):
+            scenarios += cover("training", number, 1, seed, wind_speed)
+        else:
+            scenarios.append(from_weather(winds, number, seed, wind_speed))
+    return scenarios
+
+
+def recent_winds(
+    readings: Sequence[Reading], feature_map: FeatureMap, hours: float
+) -> tuple[np.ndarray, str | None]:
+    """Return the winds of the last hours of a record.
+
+    Parameters
+    ----------
+    readings : sequence of Reading
+        Of the mast, in order of time.
+    feature_map : FeatureMap
+    hours : float
+        Age of the oldest, in data time before the newest.
+
+    Returns
+    -------
+    winds : (n, 2) float32
+        Model inputs of every instant that has all quantities.
+    newest : str or None
+        Data time of the newest.
+    """
+    if not readings:
+        return np.empty((0, 2), dtype=np.float32), None
+    newest = readings[-1].time
+    since = datetime.fromisoformat(newest) - timedelta(hours=hours)
+    instants: dict[str, dict[str, float]] = {}
+    for reading in readings:
+        if datetime.fromisoformat(reading.time) >= since:
+            instants.setdefault(reading.time, {})[reading.quantity] = reading.value
+    needed = {source.quantity for source in feature_map.sources}
+    winds = [
+        feature_map.from_readings({quantity: [values[quantity]] for quantity in needed})
+        for values in instants.values()
+        if needed <= values.keys()
+    ]
+    return np.array(winds, dtype=np.float32).reshape(-1, 2), newest
+
+
+def training_due(done: int, last: int, first: int, growth: float, *, final: bool) -> bool:
+    """Return whether to train now.
+
+    Parameters
+    ----------
+    done : int
+        Training simulations that exist.
+    last : int
+        How many the latest training used; 0 if there was none.
+    first : int
+        How many the first training needs.
+    growth : float
+        Factor by which they must have grown since.
+    final : bool
+        Whether no further simulation will come: then anything new is trained on.
+    """
+    if done < first:
+        return False
+    if last == 0:
+        return True
+    return done > last if final else done >= growth * last
+
+
+def _is_cover(number: int, explore: float) -> bool:
+    # Spread the cover evenly: the n-th is one when the running total of shares passes an integer.
+    return int((number + 1) * explore) > int(number * explore)
+
+
+def _scenario(speed: float, direction: float, wind_speed: tuple[float, float]) -> Scenario:
+    # Rounded to what an anemometer resolves, so that a scenario has one spelling.
+    return Scenario(
+        wind_speed=round(min(max(speed, wind_speed[0]), wind_speed[1]), 3),
+        wind_from_direction=round(direction % 360.0, 2) % 360.0,
+    )
