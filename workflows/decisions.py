@@ -1,0 +1,112 @@
+"""What the campaign does next: a pure function of where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from workflows.config import Campaign
+from workflows.errors import CampaignError
+from workflows.ledger import Role
+from workflows.steering import training_due
+
+FROZEN: tuple[Role, ...] = ("selection", "calibration", "evaluation")
+
+#: A frozen set is given up when so many times its size have failed.
+HOPELESS = 3
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Simulations of one role."""
+
+    planned: int = 0
+    """Decided on, not ended."""
+    done: int = 0
+    """Finished."""
+    failed: int = 0
+    """Recorded failures."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the campaign stands."""
+
+    tallies: Mapping[Role, Tally]
+    """Simulations by role."""
+    room: int
+    """Cases that may still be put in flight now."""
+    last_trained: int
+    """Training simulations of the latest candidate, 0 without one."""
+    candidate_open: bool
+    """Whether a candidate is between training and its end."""
+    out_of_time: bool
+    """Whether the wall time is spent."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Plan `count` simulations of a role."""
+
+    role: Role
+    count: int
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train on every training simulation that is done."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Nothing is left to do."""
+
+
+Action = Plan | Train | Finish
+
+
+def decide(campaign: Campaign, standing: Standing) -> list[Action]:
+    """Return what to do now; an empty list means wait.
+
+    No stage waits for another but where it needs its result: training simulations follow the
+    frozen ones without a pause, and go on while a candidate is trained and validated.
+
+    Raises
+    ------
+    CampaignError
+        If a frozen set cannot be filled because its simulations fail.
+    """
+    actions: list[Action] = []
+    room = standing.room
+    for role in FROZEN:
+        size = getattr(campaign.frozen, role)
+        tally = standing.tallies[role]
+        if tally.failed > HOPELESS * size:
+            msg = (
+                f"{tally.failed} simulations of the {role} set failed; see the reasons in the "
+                "ledger and mend site, fidelity or scenario range"
+            )
+            raise CampaignError(msg, role=role, failed=tally.failed)
+        count = min(size - tally.done - tally.planned, room)
+        if count > 0:
+            actions.append(Plan(role, count))
+            room -= count
+    training = standing.tallies["training"]
+    spent = standing.out_of_time or (
+        training.done + training.failed + training.planned >= campaign.budget.simulations
+    )
+    if not spent and room > 0:
+        left = campaign.budget.simulations - training.done - training.failed - training.planned
+        actions.append(Plan("training", min(left, room)))
+    frozen_complete = all(
+        standing.tallies[role].done >= getattr(campaign.frozen, role) for role in FROZEN
+    )
+    if not frozen_complete or standing.candidate_open:
+        return actions
+    final = spent and training.planned == 0
+    rules = campaign.training
+    if training_due(training.done, standing.last_trained, rules.first, rules.growth, final=final):
+        actions.append(Train())
+    elif final:
+        actions.append(Finish())
+    return actions
