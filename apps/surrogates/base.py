@@ -1,0 +1,165 @@
+"""What every surrogate family offers, and the families by name.
+
+A family is one module with a settings model and a ``fit`` function. Nothing heavy is imported
+until a family is used; ``onnx`` not before a model is exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+from pydantic import ValidationError
+
+from apps.errors import TrainingError
+from edge_agent.contracts.model import Contract
+from edge_agent.contracts.site import Site
+
+if TYPE_CHECKING:
+    import onnx
+
+    from apps.datasets import SimulationSet
+
+#: The exported graph: one input (batch, 2) float32, two outputs (batch, 3, nz, ny, nx) float32.
+INPUT, WIND, WIND_STD = "inputs", "wind", "wind_std"
+
+
+class Surrogate(Protocol):
+    """A trained map from wind speed and direction to the wind in the house."""
+
+    def predict(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the wind and its standard deviation.
+
+        Parameters
+        ----------
+        inputs : (n, 2) float32
+            Columns of the feature map: wind speed at the reference height (m/s), direction it
+            comes from (degrees).
+
+        Returns
+        -------
+        wind : (n, 3, nz, ny, nx) float32, m/s
+            Along the house's x, y and z axes.
+        wind_std : (n, 3, nz, ny, nx) float32, m/s
+            Positive; an interval only after calibration.
+        """
+        ...
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the same map as a graph with a dynamic batch, in the same physical units."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """Return what training chose, as JSON values."""
+        ...
+
+
+class FitFunction(Protocol):
+    """Trains one family."""
+
+    def __call__(
+        self,
+        data: SimulationSet,
+        site: Site,
+        settings: Any,  # noqa: ANN401 - each family has its own settings model
+        seed: int,
+    ) -> Surrogate:
+        """Return the surrogate; equal arguments give equal numbers, whatever the runs' order.
+
+        Raises
+        ------
+        TrainingError
+            If there are too few runs or a value is not finite.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family is, and the version that goes into every candidate's digest."""
+
+    module: str
+    version: str
+    """Raised by hand when the numbers change; a golden test guards it."""
+
+    @property
+    def settings(self) -> type[Contract]:
+        """The family's settings model."""
+        return cast("type[Contract]", import_module(self.module).Settings)
+
+    @property
+    def fit(self) -> FitFunction:
+        """The family's training function."""
+        return cast("FitFunction", import_module(self.module).fit)
+
+
+FAMILIES: dict[str, Family] = {
+    "pod_regression": Family("apps.surrogates.pod_regression", version="1"),
+}
+
+
+def family(name: str) -> Family:
+    """Return a family.
+
+    Raises
+    ------
+    TrainingError
+        If there is none of that name.
+    """
+    try:
+        return FAMILIES[name]
+    except KeyError:
+        msg = f"no surrogate family {name!r}; known: {', '.join(FAMILIES)}"
+        raise TrainingError(msg, family=name) from None
+
+
+def family_settings(name: str, values: Mapping[str, Any]) -> Contract:
+    """Return a family's settings, complete with defaults.
+
+    Raises
+    ------
+    TrainingError
+        If the family does not exist or does not know a setting.
+    """
+    model = family(name).settings
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        msg = f"settings of {name}: {field}: {first['msg']}"
+        raise TrainingError(msg, family=name, field=field) from error
+
+
+def check_training_data(data: SimulationSet, minimum_runs: int) -> None:
+    """Refuse what no family can learn from.
+
+    Raises
+    ------
+    TrainingError
+        If there are fewer than `minimum_runs`, a run is there twice, a value is not finite or a
+        wind speed is not positive.
+    """
+    n = len(data.digests)
+    if n < minimum_runs:
+        msg = f"{n} training runs; at least {minimum_runs} are needed, simulate more"
+        raise TrainingError(msg, runs=n, needed=minimum_runs)
+    if len(set(data.digests)) != n:
+        msg = "a training run is listed twice; list each once"
+        raise TrainingError(msg, runs=n)
+    finite = np.isfinite(data.wind.reshape(n, -1)).all(axis=1)
+    finite &= np.isfinite(data.wind_speed) & np.isfinite(data.wind_from_direction)
+    if not finite.all():
+        bad = data.digests[int(np.argmin(finite))]
+        msg = f"training run {bad} holds a value that is not finite; remove it"
+        raise TrainingError(msg, digest=bad)
+    if not (data.wind_speed > 0).all():
+        bad = data.digests[int(np.argmin(data.wind_speed))]
+        msg = f"training run {bad} has no wind; only positive wind speeds can be learnt from"
+        raise TrainingError(msg, digest=bad)
+
+
+Predictor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

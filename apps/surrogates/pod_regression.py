@@ -1,0 +1,291 @@
+"""POD + regression: modes of the training fields, their coefficients regressed on the scenario.
+
+The literature's principal component regression (Jolliffe 1982, "A note on the use of principal
+components in regression", Applied Statistics 31(3):300; for flows: proper orthogonal decomposition
+with interpolation, Ly and Tran 2001, Math. Comput. Modelling 33:223).
+
+1. Fields are divided by the wind speed. What is left depends on direction and, because a screen's
+   loss coefficient falls with speed, smoothly on speed.
+2. The site's mirror symmetries split the fields into parts that mirrors leave unchanged or negate.
+   A part couples only to those functions of direction that behave alike, so each part is fitted by
+   itself. This equals training on all mirrored copies, without making them.
+3. Each part has its POD basis. Each mode's coefficient is regressed on harmonics of direction times
+   polynomials of log speed by ridge regression; strength and smoothness are those with the smallest
+   leave-one-out error, mode by mode, so detail enters as the runs come in that support it.
+4. The spread of an ensemble of members, each trained without one fold of the runs (delete-a-group
+   jackknife, Kott 2001, J. Official Statistics 17:521), and the leave-one-out residual of every
+   cell make the standard deviation.
+
+Everything is closed-form float64 linear algebra in the order of the runs' digests: equal data, seed
+and settings give equal numbers on one machine. BLAS sums in an order that may depend on its number
+of threads; set ``OPENBLAS_NUM_THREADS`` where machines are compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import numpy as np
+from pydantic import Field
+
+from apps.surrogates.base import check_training_data
+from apps.surrogates.spectral import TensorBasis
+from apps.surrogates.symmetry import IDENTITY, Mirror, mirror_field, symmetries
+from edge_agent.contracts.model import Contract
+from edge_agent.contracts.site import Site
+
+if TYPE_CHECKING:
+    import onnx
+
+    from apps.datasets import SimulationSet
+
+#: Added to every standard deviation, m/s: it must not vanish in a calm.
+MINIMUM_STD = 1e-3
+
+_DIRECTION_SCALES = (1.0, 2.0, 4.0, 8.0)
+_SPEED_DECAYS = (0.01, 0.1, 0.5)
+_RIDGES = tuple(10.0**e for e in range(-7, 1))
+
+
+class Settings(Contract):
+    """Settings of POD + regression."""
+
+    members: Annotated[int, Field(ge=2, le=64)] = 8
+    """Members of the ensemble behind the standard deviation."""
+    symmetry: bool = True
+    """Use the mirror symmetries that the site has."""
+    harmonics: Annotated[int, Field(ge=1, le=64)] = 20
+    """Highest harmonic of wind direction on offer; the regression decides what to use."""
+    speed_degree: Annotated[int, Field(ge=0, le=8)] = 4
+    """Highest polynomial degree in log wind speed on offer."""
+    dropped_energy: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """Share of the fields' mean square that the POD basis may leave out."""
+    modes: Annotated[int, Field(ge=1, le=1024)] = 128
+    """Most POD modes."""
+    minimum_runs: Annotated[int, Field(ge=4)] = 8
+    """Fewest training runs; at least one per member is needed too."""
+
+
+@dataclass(frozen=True)
+class PodRegression:
+    """A trained surrogate: weights in float32, as they are exported."""
+
+    basis: TensorBasis
+    weights: np.ndarray
+    """(size, 1 + members, modes): of the prediction, then the scaled deviations of the members."""
+    modes: np.ndarray
+    """(modes, 3 nz ny nx): POD modes of the wind over the wind speed."""
+    residual_variance: np.ndarray
+    """(3 nz ny nx,): mean square leave-one-out error over the wind speed squared."""
+    shape: tuple[int, int, int]
+    """(nz, ny, nx)."""
+    chosen: dict[str, Any]
+    """What training chose."""
+
+    def predict(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return wind and standard deviation; see `apps.surrogates.base.Surrogate`."""
+        weights = self.weights.astype(float).reshape(self.basis.size, -1)
+        modes, residual = self.modes.astype(float), self.residual_variance.astype(float)
+        shape = (-1, 3, *self.shape)
+        wind, std = [], []
+        # Slices keep the members' fields small.
+        for part in np.array_split(np.asarray(inputs, np.float32), max(1, len(inputs) // 64)):
+            coefficients = self.basis.evaluate(part) @ weights
+            fields = coefficients.reshape(len(part), -1, len(modes)) @ modes
+            speed = part[:, :1].astype(float)
+            variance = (fields[:, 1:] ** 2).sum(axis=1) + residual
+            wind.append((speed * fields[:, 0]).reshape(shape))
+            std.append((speed * np.sqrt(variance) + MINIMUM_STD).reshape(shape))
+        return np.concatenate(wind).astype(np.float32), np.concatenate(std).astype(np.float32)
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the graph; see `apps.surrogates.base.Surrogate`."""
+        from apps.surrogates.pod_onnx import build
+
+        return build(self)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the orders and strengths chosen, and the leave-one-out error."""
+        return self.chosen
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One symmetry part of the training set."""
+
+    functions: np.ndarray
+    """(p,) int: which products behave like it."""
+    modes: np.ndarray
+    """(r, d)."""
+    coefficients: np.ndarray
+    """(n, r)."""
+
+
+def fit(data: SimulationSet, site: Site, settings: Settings, seed: int) -> PodRegression:
+    """Train; see `apps.surrogates.base.FitFunction`."""
+    check_training_data(data, max(settings.minimum_runs, settings.members))
+    order = np.argsort(np.array(data.digests))
+    speed = data.wind_speed[order].astype(float)
+    inputs = np.stack([speed, data.wind_from_direction[order]], axis=1)
+    fields = data.wind[order].astype(float) / speed[:, None, None, None, None]
+    basis = TensorBasis(
+        bearing=site.footprint.x_axis_bearing,
+        harmonics=settings.harmonics,
+        degree=settings.speed_degree,
+        lowest=float(speed.min()),
+        highest=float(speed.max()),
+    )
+    group = symmetries(site) if settings.symmetry else (IDENTITY,)
+    parts, residual = _decompose(fields, basis, group, settings)
+    products = basis.evaluate(inputs)
+    folds = np.random.default_rng(seed).permutation(len(order)) % settings.members
+
+    weights, squared, picked = [], residual, []
+    for part in parts:
+        w, errors, choice = _regress(part, basis, products, folds, settings.members)
+        weights.append(w)
+        squared = squared + ((errors @ part.modes) ** 2).mean(axis=0)
+        picked.extend(choice)
+    total = float((fields**2).sum(axis=(1, 2, 3, 4)).mean())
+    chosen = {
+        "runs": len(order),
+        "mirrors": len(group),
+        "modes": len(picked),
+        "dropped_energy": float(residual.sum() / total),
+        "leave_one_out_relative_l2": float(np.sqrt(squared.sum() / total)),
+        # Modes come with the strongest first in each part; the first ones are worth reading.
+        "direction_scale": [c[0] for c in picked[:8]],
+        "speed_decay": [c[1] for c in picked[:8]],
+        "ridge": [c[2] for c in picked[:8]],
+    }
+    return PodRegression(
+        basis=basis,
+        weights=np.concatenate(weights, axis=2).astype(np.float32),
+        modes=np.concatenate([p.modes for p in parts]).astype(np.float32),
+        residual_variance=squared.astype(np.float32),
+        shape=cast("tuple[int, int, int]", data.wind.shape[2:]),
+        chosen=chosen,
+    )
+
+
+def _decompose(
+    fields: np.ndarray, basis: TensorBasis, group: tuple[Mirror, ...], settings: Settings
+) -> tuple[list[_Part], np.ndarray]:
+    """Split fields by symmetry and each part into POD modes.
+
+    Returns
+    -------
+    parts : list of _Part
+    residual : (d,) float64
+        Mean square, over runs, of what the modes leave out.
+    """
+    n = len(fields)
+    signs = np.stack([basis.signs(m) for m in group])
+    characters = np.unique(signs, axis=1).T
+    mirrored = [mirror_field(fields, m) for m in group]
+    found = []
+    for character in characters:
+        part = sum(s * f for s, f in zip(character, mirrored, strict=True)) / len(group)
+        part = np.asarray(part).reshape(n, -1)
+        # The n x n Gram matrix: there are far fewer runs than cells.
+        energy, vectors = np.linalg.eigh(part @ part.T)
+        functions = np.flatnonzero((signs == character[:, None]).all(axis=0))
+        found.append((functions, part, np.maximum(energy[::-1], 0.0), vectors[:, ::-1]))
+    everything = np.sort(np.concatenate([f[2] for f in found]))[::-1]
+    kept = np.cumsum(everything) < (1 - settings.dropped_energy) * everything.sum()
+    # Directions with no more energy than round-off are not modes.
+    count = min(int(kept.sum()) + 1, settings.modes)
+    threshold = max(everything[min(count, len(everything)) - 1], 1e-12 * everything[0])
+    parts, residual = [], np.zeros(fields[0].size)
+    for functions, part, energy, vectors in found:
+        r = int((energy >= threshold).sum())
+        if r == 0:
+            residual += (part**2).mean(axis=0)
+            continue
+        v = vectors[:, :r]
+        v = v * np.where(v[np.abs(v).argmax(axis=0), np.arange(r)] < 0, -1.0, 1.0)
+        scale = np.sqrt(energy[:r])
+        modes = (v / scale).T @ part
+        coefficients = v * scale
+        residual += ((part - coefficients @ modes) ** 2).mean(axis=0)
+        parts.append(_Part(functions, modes, coefficients))
+    return parts, residual
+
+
+def _regress(
+    part: _Part, basis: TensorBasis, products: np.ndarray, folds: np.ndarray, members: int
+) -> tuple[np.ndarray, np.ndarray, list[tuple[float, float, float]]]:
+    """Regress a part's coefficients.
+
+    Returns
+    -------
+    weights : (size, 1 + members, r) float64
+    errors : (n, r) float64
+        Leave-one-out errors.
+    choice : list of (direction_scale, speed_decay, ridge), one per mode
+    """
+    n, r = part.coefficients.shape
+    options: list[tuple[float, float, float]] = []
+    errors = []
+    for scale, decay in product(_DIRECTION_SCALES, _SPEED_DECAYS):
+        prior = basis.prior(scale, decay)[part.functions]
+        x = products[:, part.functions] * np.sqrt(prior)
+        for ridge, error in zip(_RIDGES, leave_one_out(x, part.coefficients, _RIDGES), strict=True):
+            options.append((scale, decay, ridge))
+            errors.append(error)
+    losses = np.stack([(e**2).mean(axis=0) for e in errors])
+    best = losses.argmin(axis=0)
+    weights = np.zeros((basis.size, 1 + members, r))
+    for option in sorted(set(best.tolist())):
+        scale, decay, ridge = options[option]
+        root = np.sqrt(basis.prior(scale, decay)[part.functions])
+        x = products[:, part.functions] * root
+        mine = np.flatnonzero(best == option)
+        y = part.coefficients[:, mine]
+        fits = [_ridge(x, y, ridge)]
+        fits += [_ridge(x[folds != m], y[folds != m], ridge) for m in range(members)]
+        stack = np.stack(fits, axis=1) * root[:, None, None]
+        # The jackknife's variance is (members - 1) / members times the sum of squared deviations.
+        spread = (stack[:, 1:] - stack[:, :1]) * np.sqrt((members - 1) / members)
+        stack = np.concatenate([stack[:, :1], spread], axis=1)
+        weights[np.ix_(part.functions, np.arange(1 + members), mine)] = stack
+    chosen = np.stack([errors[b][:, j] for j, b in enumerate(best)], axis=1)
+    return weights, chosen.reshape(n, r), [options[b] for b in best]
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
+    """Return argmin |x w - y|^2 + ridge |w|^2, (p, r)."""
+    if x.shape[0] < x.shape[1]:
+        gram = x @ x.T + ridge * np.eye(len(x))
+        return np.asarray(x.T @ np.linalg.solve(gram, y))
+    gram = x.T @ x + ridge * np.eye(x.shape[1])
+    return np.asarray(np.linalg.solve(gram, x.T @ y))
+
+
+def leave_one_out(x: np.ndarray, y: np.ndarray, ridges: tuple[float, ...]) -> list[np.ndarray]:
+    """Return the leave-one-out errors of ridge regression, exactly and without refitting.
+
+    The error at a run left out is its residual over one minus its leverage (Allen 1974, "The
+    relationship between variable selection and data augmentation", Technometrics 16:125).
+
+    Parameters
+    ----------
+    x : (n, p) array
+    y : (n, r) array
+    ridges : tuple of float
+
+    Returns
+    -------
+    list of (n, r) float64, one per ridge
+    """
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    projected = u.T @ y
+    out = []
+    for ridge in ridges:
+        shrink = s**2 / (s**2 + ridge)
+        leverage = (u**2) @ shrink
+        residual = y - u @ (shrink[:, None] * projected)
+        out.append(residual / np.maximum(1.0 - leverage, 1e-9)[:, None])
+    return out

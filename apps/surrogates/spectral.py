@@ -1,0 +1,111 @@
+"""The regression basis: harmonics of the wind direction times polynomials of log wind speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from apps.surrogates.symmetry import Mirror
+
+
+@dataclass(frozen=True)
+class TensorBasis:
+    """Products of cos(k phi), sin(k phi) and Chebyshev polynomials T_d(t).
+
+    phi is the direction that the wind blows *to*, counter-clockwise from the house's +x axis, so
+    that a mirror of the house changes at most a function's sign. t is the logarithm of the wind
+    speed, scaled to [-1, 1] over the training range and held at its ends: beyond, the flow keeps
+    the pattern of the nearest speed learnt.
+    """
+
+    bearing: float
+    """Compass bearing of the house's +x axis, degrees."""
+    harmonics: int
+    """Highest k."""
+    degree: int
+    """Highest d."""
+    lowest: float
+    """Slowest wind of the training set, m/s."""
+    highest: float
+    """Fastest wind of the training set, m/s."""
+
+    @property
+    def wavenumbers(self) -> np.ndarray:
+        """(2 harmonics + 1,) int: k of each function of direction: 1, cosines, sines."""
+        k = np.arange(1, self.harmonics + 1)
+        return np.concatenate([[0], k, k])
+
+    @property
+    def sines(self) -> np.ndarray:
+        """(2 harmonics + 1,) bool: which functions of direction are sines."""
+        return np.arange(2 * self.harmonics + 1) > self.harmonics
+
+    @property
+    def size(self) -> int:
+        """Number of products."""
+        return (2 * self.harmonics + 1) * (self.degree + 1)
+
+    @property
+    def log_scale(self) -> tuple[float, float]:
+        """(a, b) of t = a ln(speed) + b."""
+        low, high = np.log(self.lowest), np.log(self.highest)
+        if high - low < 1e-6:
+            return (0.0, 0.0)
+        return (float(2 / (high - low)), float(-(high + low) / (high - low)))
+
+    def evaluate(self, inputs: np.ndarray) -> np.ndarray:
+        """Return every product.
+
+        Parameters
+        ----------
+        inputs : (n, 2) array
+            Wind speed (m/s) and the direction it comes from (degrees).
+
+        Returns
+        -------
+        (n, size) float64
+            Direction-major; each function of direction has mean square one.
+        """
+        speed, from_direction = np.asarray(inputs, dtype=float).T
+        phi = np.deg2rad(self.bearing - 180.0 - from_direction)
+        shift = np.where(self.sines, np.pi / 2, 0.0)
+        h = np.cos(phi[:, None] * self.wavenumbers - shift) * self.amplitudes
+        a, b = self.log_scale
+        t = np.clip(a * np.log(np.clip(speed, self.lowest, self.highest)) + b, -1.0, 1.0)
+        g = np.cos(np.arccos(t)[:, None] * np.arange(self.degree + 1))
+        return np.asarray((h[:, :, None] * g[:, None, :]).reshape(len(speed), -1))
+
+    @property
+    def amplitudes(self) -> np.ndarray:
+        """(2 harmonics + 1,) factors that give each function of direction mean square one."""
+        return np.where(self.wavenumbers == 0, 1.0, np.sqrt(2.0))
+
+    def signs(self, mirror: Mirror) -> np.ndarray:
+        """Return the factor (+1 or -1) that each product takes in a mirror, (size,) float64."""
+        # phi becomes pi - phi where x flips, and -phi where y flips.
+        odd_x = (self.wavenumbers % 2 == 1) != self.sines
+        flipped = (mirror[0] & odd_x) ^ (mirror[1] & self.sines)
+        return np.repeat(np.where(flipped, -1.0, 1.0), self.degree + 1)
+
+    def prior(self, direction_scale: float, speed_decay: float) -> np.ndarray:
+        """Return the prior variance of each product's weight; they sum to one.
+
+        Ridge regression with these is Gaussian-process regression with a kernel that is Matern-like
+        on the circle, smooth in log speed: fine structure is allowed, but has to be earned.
+
+        Parameters
+        ----------
+        direction_scale : float
+            Wavenumber at which the spectrum starts to fall, dimensionless.
+        speed_decay : float
+            Ratio of the variances of successive polynomials, 0 to 1.
+
+        Returns
+        -------
+        (size,) float64
+        """
+        spectrum = (1.0 + (self.wavenumbers / direction_scale) ** 2) ** -2.5
+        decay = speed_decay ** np.arange(self.degree + 1)
+        prior = (spectrum[:, None] * decay).reshape(-1)
+        return np.asarray(prior / prior.sum())

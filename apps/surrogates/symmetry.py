@@ -1,0 +1,119 @@
+"""Mirror symmetries of a site, and of the flow in it.
+
+A house whose screens and canopy look the same in a mirror has flows that do so too: mirroring the
+wind mirrors the field. That is up to four runs for the price of one, and exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_agent.contracts.site import CanopyRow, Panel, Site
+
+#: Which axes a mirror flips, (x, y).
+Mirror = tuple[bool, bool]
+
+IDENTITY: Mirror = (False, False)
+_OPPOSITE = {"x0": "x1", "x1": "x0", "y0": "y1", "y1": "y0", "roof": "roof"}
+#: Coordinates of a site file are compared to a tenth of a millimetre.
+_DECIMALS = 4
+
+
+def symmetries(site: Site) -> tuple[Mirror, ...]:
+    """Return the mirrors that leave the house unchanged, the identity first.
+
+    Footprint and output grid are symmetric by construction; screens and canopy decide. Sensors do
+    not count: they do not touch the flow.
+
+    Parameters
+    ----------
+    site : Site
+
+    Returns
+    -------
+    tuple of (bool, bool)
+        A group of one, two or four elements.
+    """
+    candidates: tuple[Mirror, ...] = ((True, False), (False, True), (True, True))
+    panels = sorted(_panel(site, p, IDENTITY) for p in site.panels)
+    canopy = sorted(_canopy(site, c, IDENTITY) for c in site.canopy)
+    same = [
+        m
+        for m in candidates
+        if sorted(_panel(site, p, m) for p in site.panels) == panels
+        and sorted(_canopy(site, c, m) for c in site.canopy) == canopy
+    ]
+    return (IDENTITY, *same)
+
+
+def mirror_field(wind: np.ndarray, mirror: Mirror) -> np.ndarray:
+    """Return fields as seen in a mirror.
+
+    Parameters
+    ----------
+    wind : (..., 3, nz, ny, nx) array, m/s
+    mirror : (bool, bool)
+
+    Returns
+    -------
+    (..., 3, nz, ny, nx) array, m/s
+    """
+    out = wind
+    for flips, axis, component in ((mirror[0], -1, 0), (mirror[1], -2, 1)):
+        if flips:
+            out = np.flip(out, axis)
+            sign = np.ones(3, dtype=wind.dtype)
+            sign[component] = -1
+            out = out * sign[:, None, None, None]
+    return np.asarray(out)
+
+
+def mirror_direction(from_direction: np.ndarray, mirror: Mirror, bearing: float) -> np.ndarray:
+    """Return the direction that mirrored winds come from.
+
+    Parameters
+    ----------
+    from_direction : (n,) array, degrees
+    mirror : (bool, bool)
+    bearing : float, degrees
+        Compass bearing of the house's +x axis.
+
+    Returns
+    -------
+    (n,) float64, degrees in [0, 360)
+    """
+    # Relative to +x a bearing b becomes 180 - b where x flips, and -b where y flips.
+    relative = np.asarray(from_direction, dtype=float) - bearing
+    if mirror[0]:
+        relative = 180.0 - relative
+    if mirror[1]:
+        relative = -relative
+    return np.asarray((relative + bearing) % 360.0)
+
+
+def _flip(interval: tuple[float, float], length: float, flips: bool) -> tuple[float, float]:
+    low, high = interval
+    if flips:
+        low, high = length - high, length - low
+    return (round(low, _DECIMALS), round(high, _DECIMALS))
+
+
+def _panel(site: Site, panel: Panel, mirror: Mirror) -> tuple[object, ...]:
+    """Return all that a panel does to the flow, as seen in the mirror."""
+    along_x = panel.face in {"y0", "y1", "roof"}
+    first = (panel.start[0], panel.end[0])
+    second = (panel.start[1], panel.end[1])
+    box = site.footprint
+    first = _flip(
+        first, box.length_x if along_x else box.length_y, mirror[0] if along_x else mirror[1]
+    )
+    second = _flip(second, box.length_y, mirror[1] and panel.face == "roof")
+    flipped = mirror[0] if panel.face[0] == "x" else mirror[1]
+    face = _OPPOSITE[panel.face] if flipped else panel.face
+    return (face, first, second, panel.screen.linear, panel.screen.constant)
+
+
+def _canopy(site: Site, row: CanopyRow, mirror: Mirror) -> tuple[object, ...]:
+    x = _flip((row.start[0], row.end[0]), site.footprint.length_x, mirror[0])
+    y = _flip((row.start[1], row.end[1]), site.footprint.length_y, mirror[1])
+    return (x, y, row.height, row.drag_area_density)
