@@ -1,0 +1,354 @@
+"""The asynchronous DAG: simulate -> train -> validate -> publish, no barrier between stages.
+
+A thin shell: `workflows.decisions` decides, `workflows.ledger` remembers, the stages work. What is
+decided is in the ledger before it is acted on; what comes back is in the ledger before anything
+follows from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from apps.datasets import write_ensemble
+from apps.parsl_apps import Stages
+from apps.publish import PublishTask
+from apps.scenarios import Scenario
+from apps.simulate import SimulateResult, SimulateTask
+from apps.simulators.base import Case, simulation_digest
+from apps.simulators.registry import solver_version
+from apps.train import TrainTask
+from apps.validate import ValidateTask
+from edge_agent.contracts.failpoints import failpoint
+from edge_agent.contracts.features import MastLogLaw
+from edge_agent.contracts.site import Site
+from workflows.config import Campaign
+from workflows.decisions import FROZEN, Finish, Plan, Standing, Tally, Train, decide
+from workflows.layout import RunFolder
+from workflows.ledger import ROLES, CandidateRow, Ledger, Role
+from workflows.steering import cover, next_scenarios, recent_winds
+
+TICK_SECONDS = 0.2
+
+#: A task that takes its worker down so often is recorded as a failure; one that raises, so often.
+ATTEMPTS = 3
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Job:
+    """A stage in flight."""
+
+    stage: str
+    task: Any
+    number: int | None = None
+    """The candidate's, for all stages but simulate."""
+    digests: tuple[str, ...] = ()
+    attempts: int = 1
+
+
+class CampaignLoop:
+    """Drives one campaign to its end.
+
+    Parameters
+    ----------
+    campaign, site, folder, ledger
+        What to do, where, and what is known already.
+    stages : Stages
+        The four stages.
+    depth : int
+        Simulation tasks in flight at once: enough to keep every worker busy, few enough that the
+        next scenarios still follow the latest weather.
+    on_tick : callable
+        Called several times a second; stores new readings, keeps the agent up, shows progress.
+    """
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        site: Site,
+        folder: RunFolder,
+        ledger: Ledger,
+        stages: Stages,
+        *,
+        depth: int,
+        on_tick: Callable[[CampaignLoop], None] = lambda _loop: None,
+    ) -> None:
+        self.campaign = campaign
+        self.site = site
+        self.ledger = ledger
+        self._folder = folder
+        self._stages = stages
+        self._depth = depth
+        self._on_tick = on_tick
+        self._solver_version = solver_version(campaign.fidelity.simulator)
+        self._feature_map = MastLogLaw.for_site(site)
+        self._pending: deque[tuple[str, Scenario]] = deque()
+        self._in_flight: dict[Future[Any], _Job] = {}
+        self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._started = time.monotonic()
+
+    @property
+    def running(self) -> dict[str, int]:
+        """Cases or candidates in flight, by stage."""
+        counts: dict[str, int] = {}
+        for job in self._in_flight.values():
+            counts[job.stage] = counts.get(job.stage, 0) + max(1, len(job.digests))
+        return counts
+
+    def tallies(self) -> dict[Role, Tally]:
+        """Return the simulations by role and state."""
+        rows = [(row.role, row.state) for row in self.ledger.simulations()]
+        return {
+            role: Tally(*(rows.count((role, state)) for state in ("planned", "done", "failed")))
+            for role in ROLES
+        }
+
+    def run(self) -> None:
+        """Go on until the budget is spent and everything that follows from it is done.
+
+        Raises
+        ------
+        CampaignError
+            If the campaign cannot reach its end.
+        """
+        self._recover()
+        while True:
+            actions = decide(self.campaign, self._standing())
+            for action in actions:
+                if isinstance(action, Plan):
+                    self._plan(action)
+                elif isinstance(action, Train):
+                    self._train()
+                elif isinstance(action, Finish) and not self._in_flight:
+                    return
+            self._submit_pending()
+            self._collect()
+            self._on_tick(self)
+
+    def _recover(self) -> None:
+        for row in self.ledger.simulations():
+            if row.state == "planned":
+                self._pending.append((row.digest, row.scenario))
+        for candidate in self.ledger.candidates():
+            self._advance(candidate)
+        self.ledger.event("loop_started", pending=len(self._pending))
+
+    def _standing(self) -> Standing:
+        cases = sum(len(job.digests) for job in self._in_flight.values())
+        candidates = self.ledger.candidates()
+        elapsed = time.monotonic() - self._started
+        return Standing(
+            tallies=self.tallies(),
+            room=self._depth * self.campaign.resources.batch - cases - len(self._pending),
+            last_trained=len(candidates[-1].task["digests"]) if candidates else 0,
+            candidate_open=any(c.state in ("training", "trained", "accepted") for c in candidates),
+            out_of_time=elapsed >= self.campaign.budget.wall_seconds,
+        )
+
+    def _plan(self, action: Plan) -> None:
+        start = self.ledger.next_sequence(action.role)
+        speeds = self.campaign.scenarios.wind_speed
+        newest: str | None = None
+        if action.role == "training":
+            readings = self.ledger.readings(self.site.mast.sensor)
+            winds, newest = recent_winds(
+                readings, self._feature_map, self.campaign.steering.recent_hours
+            )
+            scenarios = next_scenarios(
+                start,
+                action.count,
+                self.campaign.seed,
+                speeds,
+                winds,
+                self.campaign.steering.explore,
+            )
+        else:
+            scenarios = cover(action.role, start, action.count, self.campaign.seed, speeds)
+        planned = [
+            (start + i, self._digest(scenario), scenario) for i, scenario in enumerate(scenarios)
+        ]
+        known = {row.digest for row in self.ledger.simulations()}
+        self.ledger.plan(action.role, planned, newest)
+        self._pending.extend((d, scenario) for _, d, scenario in planned if d not in known)
+
+    def _digest(self, scenario: Scenario) -> str:
+        case = Case(self.site, scenario, self.campaign.fidelity)
+        return simulation_digest(case, self.campaign.resources, self._solver_version)
+
+    def _submit_pending(self) -> None:
+        batch = self.campaign.resources.batch
+        while self._pending:
+            tasks = sum(job.stage == "simulate" for job in self._in_flight.values())
+            if tasks >= self._depth:
+                return
+            cases = [self._pending.popleft() for _ in range(min(batch, len(self._pending)))]
+            digests = tuple(digest for digest, _ in cases)
+            name = hashlib.sha256("".join(digests).encode()).hexdigest()
+            task = SimulateTask(
+                site=self.site,
+                scenarios=tuple(scenario for _, scenario in cases),
+                fidelity=self.campaign.fidelity,
+                resources=self.campaign.resources,
+                store=str(self._folder.simulations),
+                checkpoint=str(self._folder.checkpoints / name),
+            )
+            self._submit(_Job("simulate", task, digests=digests))
+
+    def _submit(self, job: _Job) -> None:
+        future = getattr(self._stages, job.stage)(job.task)
+        self._in_flight[future] = job
+        future.add_done_callback(self._ended.put)
+        failpoint(f"campaign.{job.stage}.submitted")
+
+    def _collect(self) -> None:
+        timeout: float | None = TICK_SECONDS
+        while True:
+            try:
+                future = self._ended.get(timeout=timeout) if timeout else self._ended.get_nowait()
+            except queue.Empty:
+                return
+            timeout = None
+            job = self._in_flight.pop(future)
+            error = future.exception()
+            if error is None:
+                failpoint(f"campaign.{job.stage}.returned")
+                getattr(self, f"_{job.stage}_ended")(job, future.result())
+            else:
+                self._broken(job, error)
+
+    def _broken(self, job: _Job, error: BaseException) -> None:
+        lost = self._stages.lost(error)
+        self.ledger.event(
+            "task_lost" if lost else "task_error",
+            stage=job.stage,
+            attempt=job.attempts,
+            error=f"{type(error).__name__}: {error}",
+        )
+        log.warning("task did not end well", stage=job.stage, error=str(error), lost=lost)
+        if (lost or isinstance(error, OSError)) and job.attempts < ATTEMPTS:
+            job.attempts += 1
+            self._submit(job)
+            return
+        reason = "worker_lost" if lost else type(error).__name__
+        for digest in job.digests:
+            self.ledger.fail(digest, reason)
+        if job.number is not None:
+            self.ledger.update_candidate(job.number, "failed", reason=f"{reason}: {error}")
+
+    def _simulate_ended(self, job: _Job, result: SimulateResult) -> None:
+        for outcome in result.outcomes:
+            if outcome.status == "finished":
+                self.ledger.finish(outcome.digest, outcome.seconds)
+            elif outcome.status == "failed":
+                self.ledger.fail(outcome.digest, outcome.reason or "unknown")
+        if any(outcome.status == "unfinished" for outcome in result.outcomes):
+            # The same cases again: whichever block takes them goes on from their checkpoint.
+            self._submit(_Job("simulate", job.task, digests=job.digests))
+
+    def _train(self) -> None:
+        rows = [
+            row
+            for row in self.ledger.simulations()
+            if row.role == "training" and row.state == "done"
+        ]
+        digests = tuple(sorted(row.digest for row in rows))
+        write_ensemble(self._folder.ensembles, digests)
+        task = TrainTask(
+            site=self.site,
+            family=self.campaign.training.family,
+            digests=digests,
+            store=str(self._folder.simulations),
+            candidates=str(self._folder.candidates),
+            seed=self.campaign.seed,
+            threads=self.campaign.resources.threads,
+            data_until=max((row.data_until for row in rows if row.data_until), default=None),
+        )
+        self.ledger.add_candidate(task.model_dump(mode="json"))
+        self._advance(self.ledger.candidates()[-1])
+
+    def _advance(self, candidate: CandidateRow) -> None:
+        """Submit the next stage of a candidate that has one."""
+        if candidate.state == "training":
+            task = TrainTask.model_validate(candidate.task)
+            self._submit(_Job("train", task, number=candidate.number))
+        elif candidate.state == "trained":
+            self._submit(_Job("validate", self._validation(candidate), number=candidate.number))
+        elif candidate.state == "accepted":
+            created = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self.ledger.reserve_version(candidate.number, created)
+            self._submit(_Job("publish", self._publication(candidate), number=candidate.number))
+
+    def _train_ended(self, job: _Job, result: Any) -> None:  # noqa: ANN401 - TrainResult
+        self._move(job, "trained", folder=result.folder, train_seconds=result.seconds)
+
+    def _validation(self, candidate: CandidateRow) -> ValidateTask:
+        sets = {
+            role: tuple(
+                sorted(
+                    row.digest
+                    for row in self.ledger.simulations()
+                    if row.role == role and row.state == "done"
+                )
+            )
+            for role in FROZEN
+        }
+        for digests in sets.values():
+            write_ensemble(self._folder.ensembles, digests)
+        published = [c for c in self.ledger.candidates() if c.state == "published"]
+        previous = published[-1].folder if published else None
+        return ValidateTask.model_validate(
+            {
+                "site": self.site,
+                "candidate": candidate.folder,
+                "store": str(self._folder.simulations),
+                "frozen_sets": sets,
+                "previous": previous,
+                "fidelity": str(self.campaign.fidelity),
+                "level": self.campaign.training.interval_level,
+                "min_improvement": self.campaign.training.min_improvement,
+            }
+        )
+
+    def _validate_ended(self, job: _Job, result: Any) -> None:  # noqa: ANN401 - ValidateResult
+        verdict = result.verdict
+        self._move(
+            job,
+            "accepted" if verdict.accepted else "refused",
+            verdict=verdict.model_dump(mode="json"),
+            scores={name: s.model_dump(mode="json") for name, s in result.scores.items()},
+        )
+
+    def _publication(self, candidate: CandidateRow) -> PublishTask:
+        row = next(c for c in self.ledger.candidates() if c.number == candidate.number)
+        return PublishTask.model_validate(
+            {
+                "site": self.site,
+                "version": row.version,
+                "candidate": row.folder,
+                "repository": str(self._folder.repository),
+                "created": row.created,
+            }
+        )
+
+    def _publish_ended(self, job: _Job, result: Any) -> None:  # noqa: ANN401 - PublishResult
+        self._move(job, "published", version=result.version, published_at=time.time())
+        self.ledger.event("published", version=result.version)
+
+    def _move(self, job: _Job, state: Any, **known: Any) -> None:  # noqa: ANN401 - JSON values
+        number = job.number
+        if number is None:
+            msg = f"stage {job.stage} has no candidate"
+            raise AssertionError(msg)
+        self.ledger.update_candidate(number, state, **known)
+        self._advance(next(c for c in self.ledger.candidates() if c.number == number))

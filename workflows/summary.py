@@ -1,0 +1,96 @@
+"""The campaign in figures: ``summary.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edge_agent.contracts.storage import write_bytes
+from workflows.ledger import ROLES, Ledger
+from workflows.service import ReplayLog, service, swap_pauses
+
+
+def summarise(
+    name: str, ledger: Ledger, log: ReplayLog, swaps: Sequence[Mapping[str, Any]], seconds: float
+) -> dict[str, Any]:
+    """Return the figures of a campaign.
+
+    Parameters
+    ----------
+    name : str
+        Of the campaign.
+    ledger : Ledger
+    log : ReplayLog
+        Complete.
+    swaps : sequence of mapping
+        The agent's records of its swaps.
+    seconds : float
+        Wall time of this run, s.
+
+    Returns
+    -------
+    dict
+        See ``docs/campaign.md`` for every key.
+    """
+    rows = ledger.simulations()
+    candidates = ledger.candidates()
+    figures = service(log)
+    spent = [row.seconds for row in rows if row.seconds]
+    return {
+        "campaign": name,
+        "seconds": round(seconds, 3),
+        "simulations": {
+            "done": sum(row.state == "done" for row in rows),
+            "failed": sum(row.state == "failed" for row in rows),
+            "by_set": {
+                role: sum(row.role == role and row.state == "done" for row in rows)
+                for role in ROLES
+            },
+            "seconds_mean": round(sum(spent) / len(spent), 4) if spent else None,
+            "failures": sorted({row.reason for row in rows if row.reason}),
+        },
+        "releases": [
+            {
+                "version": c.version,
+                "published_at": _iso(c.result["published_at"]),
+                "simulations": len(c.task["digests"]),
+                "rmse": c.result["scores"]["evaluation"]["rmse"],
+                "baseline_rmse": c.result["scores"]["evaluation"]["baselines"],
+                "coverage": c.result["scores"]["evaluation"]["coverage"],
+                "sensor_mae": c.result["scores"]["evaluation"]["sensor_mae"],
+            }
+            for c in candidates
+            if c.state == "published"
+        ],
+        "refused": [
+            {
+                "simulations": len(c.task["digests"]),
+                "rmse": c.result.get("scores", {}).get("evaluation", {}).get("rmse"),
+                "state": c.state,
+                "reasons": c.result.get("verdict", {}).get("reasons", [])
+                or [c.result.get("reason", "")],
+            }
+            for c in candidates
+            if c.state in ("refused", "failed")
+        ],
+        "agent": {
+            "answered": figures.answered,
+            "failed": figures.failed,
+            "not_ready": figures.not_ready,
+            "latency_ms": {"p50": figures.p50, "p99": figures.p99, "max": figures.longest},
+            "staleness_seconds": figures.staleness,
+        },
+        "swaps": swap_pauses(log, swaps),
+    }
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write the figures, whole or not at all."""
+    write_bytes(path, (json.dumps(summary, indent=2) + "\n").encode())
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
