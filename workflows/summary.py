@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from edge_agent.contracts.storage import write_bytes
 from workflows.ledger import ROLES, Ledger
 from workflows.service import ReplayLog, service, swap_pauses
@@ -85,6 +87,30 @@ def summarise(
         },
         "swaps": swap_pauses(log, swaps),
     }
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """Return the figures as a table for a terminal."""
+    agent = summary["agent"]
+    latency = agent["latency_ms"]
+    table = Table(title=f"Campaign {summary['campaign']}", show_header=False)
+    for name, value in (
+        ("wall time", f"{summary['seconds']:.1f} s"),
+        (
+            "simulations",
+            f"{summary['simulations']['done']} done, {summary['simulations']['failed']} failed",
+        ),
+        ("releases", f"{len(summary['releases'])} published, {len(summary['refused'])} refused"),
+        ("answers", f"{agent['answered']} ({agent['failed']} failed)"),
+        ("before the first release", f"{agent['not_ready']} readings kept"),
+        (
+            "latency p50 / p99 / max",
+            " / ".join("-" if v is None else f"{v:.2f}" for v in latency.values()) + " ms",
+        ),
+        ("swap pauses", ", ".join(f"{s['pause_ms']:.1f}" for s in summary["swaps"]) + " ms"),
+    ):
+        table.add_row(name, value)
+    return table
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

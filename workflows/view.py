@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workflows.decisions import Tally
-from workflows.ledger import CandidateRow
+from workflows.ledger import CandidateRow, Role
 from workflows.service import Service
 
 LINE_SECONDS = 5.0
@@ -28,7 +28,7 @@ class Snapshot:
     name: str
     elapsed: float
     """Wall time since the start, s."""
-    tallies: Mapping[str, Tally]
+    tallies: Mapping[Role, Tally]
     running: Mapping[str, int]
     """Cases or candidates in flight by stage."""
     candidates: list[CandidateRow]
@@ -121,8 +121,10 @@ def one_line(snapshot: Snapshot) -> str:
     service = snapshot.service
     parts = [
         f"{snapshot.elapsed:6.1f} s",
-        f"simulations {total.done} done, {running} running, "
-        f"{max(0, total.planned - running)} queued, {total.failed} failed",
+        (
+            f"simulations {total.done} done, {running} running, "
+            f"{max(0, total.planned - running)} queued, {total.failed} failed"
+        ),
         *stages,
         f"serving {'release ' + str(snapshot.serving) if snapshot.serving else 'nothing yet'}",
         f"{service.answered} answers, {service.failed} failed",

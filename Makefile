@@ -1,0 +1,30 @@
+# Two commands do all: `make campaign` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: campaign quick test lint setup clean
+
+campaign: .venv/.installed ## set up and run the default campaign (about five minutes)
+	$(BIN)/python workflows/campaign.py
+
+quick: .venv/.installed ## set up and run the quick campaign (under a minute)
+	$(BIN)/python workflows/campaign.py --campaign configs/campaigns/quick.toml
+
+test: .venv/.installed ## set up and run all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info
