@@ -1,0 +1,260 @@
+"""Score a candidate on the frozen sets, calibrate its intervals, and let the gate judge it.
+
+``python -m apps.validate RELEASE`` recomputes the scores of a published release from its files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from apps import baselines, scores
+from apps.errors import ValidationError
+from apps.gate import PREVIOUS, GateSettings, Verdict, decide
+from apps.surrogates.base import Predictor
+from apps.train import MODEL, read_candidate
+from edge_agent.contracts.geometry import interpolation_weights
+from edge_agent.contracts.model import Contract, sha256
+from edge_agent.contracts.release import Digest, FrozenSet, ScoreSet, Uncertainty
+from edge_agent.contracts.site import Site
+from edge_agent.contracts.storage import write_bytes
+
+if TYPE_CHECKING:
+    from apps.datasets import SimulationSet
+
+VALIDATION = "validation.json"
+
+SetName = Literal["selection", "calibration", "evaluation"]
+Scored = Literal["selection", "evaluation"]
+
+
+class ValidateTask(Contract):
+    """What to score, and on what."""
+
+    site: Site
+    """Whose wind."""
+    candidate: str
+    """Folder of the candidate."""
+    store: str
+    """Folder of simulations."""
+    frozen_sets: dict[SetName, tuple[Digest, ...]]
+    """Simulations of each frozen set; disjoint, and disjoint from the training set."""
+    fidelity: str
+    """Simulator and grid that the frozen sets were made with."""
+    previous: str | None = None
+    """Folder of the candidate behind the serving release; none before the first."""
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Nominal coverage of the intervals."""
+    min_improvement: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """Share by which the selection RMSE must be below the serving release's."""
+    min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Smallest coverage of the selection set."""
+    must_beat: tuple[str, ...] = ("constant_ratio",)
+    """Baselines that the first release must beat."""
+
+
+class ValidateResult(Contract):
+    """``validation.json``: what is known about a candidate's quality."""
+
+    candidate: Digest
+    """Its digest."""
+    model_sha256: Digest
+    """Of the model that was scored: the exported bytes, through ONNX Runtime."""
+    previous_sha256: Digest | None
+    """Of the model that it was compared with."""
+    frozen_sets: dict[SetName, FrozenSet]
+    """What it was scored on."""
+    scores: dict[Scored, ScoreSet]
+    """Selection decided; evaluation is only reported. A set with a prediction that is not finite
+    has no scores."""
+    uncertainty: Uncertainty | None
+    """Calibration of the intervals; none if a prediction is not finite."""
+    verdict: Verdict
+    """What the gate says."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Scores of one model."""
+
+    scores: dict[Scored, ScoreSet]
+    factor: float | None
+    verdict: Verdict
+
+
+def validate(task: ValidateTask) -> ValidateResult:
+    """Score a candidate and write ``validation.json`` into its folder.
+
+    Raises
+    ------
+    ValidationError
+        If the sets are not disjoint or empty, or the model's file is not the candidate's.
+    DatasetError
+        If a simulation cannot be read.
+    OSError
+        If a file cannot be read or written.
+    """
+    from apps.datasets import load_simulations, set_digest
+
+    folder = Path(task.candidate)
+    candidate = read_candidate(folder)
+    check_sets(task.frozen_sets, candidate.simulations)
+    model = (folder / MODEL).read_bytes()
+    if sha256(model) != candidate.model_sha256:
+        msg = f"{folder / MODEL}: not what was trained; remove the folder and train again"
+        raise ValidationError(msg, file=str(folder / MODEL))
+    previous = None if task.previous is None else (Path(task.previous) / MODEL).read_bytes()
+    store = Path(task.store)
+    assessment = assess(
+        task.site,
+        load_simulations(store, candidate.simulations, task.site),
+        {n: load_simulations(store, sorted(d), task.site) for n, d in task.frozen_sets.items()},
+        predictor(model),
+        None if previous is None else predictor(previous),
+        task.level,
+        GateSettings(
+            min_improvement=task.min_improvement,
+            min_coverage=task.min_coverage,
+            must_beat=task.must_beat,
+        ),
+    )
+    factor = assessment.factor
+    result = ValidateResult(
+        candidate=candidate.digest,
+        model_sha256=candidate.model_sha256,
+        previous_sha256=None if previous is None else sha256(previous),
+        frozen_sets={
+            name: FrozenSet(digest=set_digest(d), size=len(d), fidelity=task.fidelity)
+            for name, d in task.frozen_sets.items()
+        },
+        scores=assessment.scores,
+        uncertainty=None
+        if factor is None
+        else Uncertainty(method="split_conformal", level=task.level, factor=factor),
+        verdict=assessment.verdict,
+    )
+    write_bytes(folder / VALIDATION, result.model_dump_json(indent=1).encode() + b"\n")
+    return result
+
+
+def assess(
+    site: Site,
+    training: SimulationSet,
+    frozen: Mapping[SetName, SimulationSet],
+    predict: Predictor,
+    previous: Predictor | None,
+    level: float,
+    gate: GateSettings,
+) -> Assessment:
+    """Score a model beside the baselines and judge it; the verdict never sees the evaluation set.
+
+    Parameters
+    ----------
+    site : Site
+    training : SimulationSet
+        For the baselines.
+    frozen : mapping
+        The three frozen sets.
+    predict, previous : callable
+        Inputs (n, 2) to wind and standard deviation; the serving release's may be none.
+    level : float
+        Nominal coverage of the intervals.
+    gate : GateSettings
+    """
+    calibration = frozen["calibration"]
+    wind, std = predict(model_inputs(calibration))
+    factor = None
+    if _usable(wind, std):
+        factor = scores.conformal_factor(calibration.wind, wind, std, level)
+    scored: dict[Scored, ScoreSet] = {}
+
+    def add(name: Scored) -> None:
+        if factor is not None:
+            one = score_set(site, training, frozen[name], predict, previous, factor)
+            if one is not None:
+                scored[name] = one
+
+    add("selection")
+    verdict = decide(scored.get("selection"), gate)
+    add("evaluation")
+    return Assessment(scored, factor, verdict)
+
+
+def score_set(
+    site: Site,
+    training: SimulationSet,
+    truth: SimulationSet,
+    predict: Predictor,
+    previous: Predictor | None,
+    factor: float,
+) -> ScoreSet | None:
+    """Return the scores on one set, or none if a prediction is not finite."""
+    inputs = model_inputs(truth)
+    wind, std = predict(inputs)
+    if not _usable(wind, std):
+        return None
+    if wind.shape != truth.wind.shape:
+        msg = f"the model gives fields of {wind.shape[1:]}, the site's are {truth.wind.shape[1:]}"
+        raise ValidationError(msg, shape=wind.shape)
+    rivals = {
+        "nearest_simulation": baselines.nearest_simulation(training, inputs),
+        "constant_ratio": baselines.constant_ratio(training, inputs, site.footprint.x_axis_bearing),
+    }
+    if previous is not None:
+        rivals[PREVIOUS] = previous(inputs)[0]
+    points = np.array([s.position for s in site.sensors]).reshape(-1, 3)
+    return ScoreSet(
+        rmse=scores.rmse(truth.wind, wind),
+        relative_l2=scores.relative_l2(truth.wind, wind),
+        sensor_mae=scores.sensor_mae(truth.wind, wind, interpolation_weights(site.grid(), points)),
+        coverage=scores.coverage(truth.wind, wind, std, factor),
+        baselines={name: scores.rmse(truth.wind, field) for name, field in rivals.items()},
+    )
+
+
+def model_inputs(data: SimulationSet) -> np.ndarray:
+    """Return the model inputs of simulations, (n, 2) float32."""
+    return np.stack([data.wind_speed, data.wind_from_direction], axis=1).astype(np.float32)
+
+
+def predictor(model: bytes) -> Predictor:
+    """Return an exported model as a function; it runs as it will serve."""
+    from apps.surrogates.export import run_onnx
+
+    return lambda inputs: run_onnx(model, inputs)
+
+
+def check_sets(frozen: Mapping[SetName, tuple[str, ...]], training: tuple[str, ...]) -> None:
+    """Refuse frozen sets that are missing, empty, overlapping or trained on.
+
+    Raises
+    ------
+    ValidationError
+        Naming the sets.
+    """
+    missing = {"selection", "calibration", "evaluation"} - {n for n, d in frozen.items() if d}
+    if missing:
+        msg = f"frozen sets missing or empty: {', '.join(sorted(missing))}"
+        raise ValidationError(msg, sets=tuple(sorted(missing)))
+    seen: dict[str, str] = dict.fromkeys(training, "training")
+    for name, digests in frozen.items():
+        for digest in digests:
+            other = seen.setdefault(digest, name)
+            if other != name:
+                msg = f"simulation {digest} is in both {other} and {name}; they must be disjoint"
+                raise ValidationError(msg, sets=(other, name), digest=digest)
+
+
+def _usable(wind: np.ndarray, std: np.ndarray) -> bool:
+    return bool(np.isfinite(wind).all() and np.isfinite(std).all() and (std > 0).all())
+
+
+if __name__ == "__main__":
+    from apps.rescore import main
+
+    main()

@@ -1,0 +1,144 @@
+"""A synthetic flow with the traits of the real one, and a run folder made of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.datasets import RunInfo, SimulationSet, write_ensemble, write_simulation
+from apps.publish import PublishTask, publish
+from apps.scenarios import Scenario
+from apps.simulators.base import Case, Fidelity, Resources
+from apps.surrogates.symmetry import mirror_direction, mirror_field, symmetries
+from apps.train import TrainTask, train
+from apps.validate import ValidateTask, validate
+from edge_agent.contracts.geometry import wind_vector
+from edge_agent.contracts.site import Site
+
+ROOT = Path(__file__).resolve().parents[2]
+FROZEN = ("selection", "calibration", "evaluation")
+
+
+def pattern(site: Site, speed: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Smooth in direction, with a wake; slower the higher the screens' K = 6 / U + 3.6."""
+    grid, box = site.grid(), site.footprint
+    z, y, x = np.meshgrid(grid.z, grid.y, grid.x, indexing="ij")
+    x, y, z = x / box.length_x - 0.5, y / box.length_y - 0.5, z / box.height
+    u, v = (c[:, None, None, None] for c in wind_vector(1.0, direction, box.x_axis_bearing))
+    through = (1 / (1 + (6 / (0.3 * speed) + 3.6) / 4))[:, None, None, None]
+    along, across = x * u + y * v, y * u - x * v
+    wake = np.exp(-3 * np.maximum(along + 0.5, 0)) * (1 + 0.3 * np.tanh(4 * across) * along)
+    strength = through * wake * (z + 0.1) ** 0.3 * (1 + 0.2 * through * np.sin(4 * along))
+    return np.stack([strength * u, strength * v, 0.1 * strength * np.sin(6 * along)], axis=1)
+
+
+def flow(site: Site, speed: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """The pattern made as symmetric as the site, in m/s."""
+    group, bearing = symmetries(site), site.footprint.x_axis_bearing
+    total = sum(
+        mirror_field(pattern(site, speed, mirror_direction(direction, m, bearing)), m)
+        for m in group
+    )
+    return (total / len(group) * speed[:, None, None, None, None]).astype(np.float32)
+
+
+def simulations(site: Site, n: int, seed: int) -> SimulationSet:
+    # Golden-ratio and plastic-number steps: an even cover for every n.
+    i = np.arange(n) + 1000 * seed
+    speed = 0.5 * 24 ** ((i * 0.7548776662 + 0.1) % 1)
+    direction = 360 * ((i * 0.5698402910 + 0.3) % 1)
+    digests = tuple(hashlib.sha256(f"{seed}/{k}".encode()).hexdigest() for k in i)
+    return SimulationSet(digests, speed, direction, flow(site, speed, direction))
+
+
+@pytest.fixture(scope="session")
+def site() -> Site:
+    return Site.from_toml(ROOT / "configs" / "sites" / "lindcove.toml")
+
+
+@pytest.fixture(scope="session")
+def small_site(site: Site) -> Site:
+    return site.model_copy(
+        update={"output_grid": site.output_grid.model_copy(update={"cells": (8, 6, 3)})}
+    )
+
+
+@pytest.fixture(scope="session")
+def make(site: Site):
+    def function(n: int, seed: int = 1, of: Site = site) -> SimulationSet:
+        return simulations(of, n, seed)
+
+    return function
+
+
+@dataclass
+class Run:
+    """A run folder with two published releases."""
+
+    root: Path
+    site: Site
+    tasks: dict[int, PublishTask]
+
+    @property
+    def repository(self) -> Path:
+        return self.root / "repository"
+
+
+def store_set(root: Path, site: Site, data: SimulationSet) -> tuple[str, ...]:
+    info = RunInfo("embedded", "0", True, 0.0, 1, 0.0, 0.1, 0.1, {})
+    for i, digest in enumerate(data.digests):
+        scenario = Scenario(
+            wind_speed=data.wind_speed[i], wind_from_direction=data.wind_from_direction[i]
+        )
+        case = Case(site, scenario, Fidelity())
+        write_simulation(root / "simulations", digest, case, Resources(), data.wind[i], None, info)
+    write_ensemble(root / "ensembles", data.digests)
+    return data.digests
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, small_site) -> Run:
+    """Read-only: two releases, of 12 and of 30 training runs."""
+    root = tmp_path_factory.mktemp("run")
+    training = store_set(root, small_site, simulations(small_site, 30, 1))
+    sets = {
+        name: store_set(root, small_site, simulations(small_site, 16, 2 + k))
+        for k, name in enumerate(FROZEN)
+    }
+    tasks, previous = {}, None
+    for version, n in ((1, 12), (2, 30)):
+        write_ensemble(root / "ensembles", training[:n])
+        trained = train(
+            TrainTask(
+                site=small_site,
+                digests=training[:n],
+                store=str(root / "simulations"),
+                candidates=str(root / "candidates"),
+            )
+        )
+        result = validate(
+            ValidateTask(
+                site=small_site,
+                candidate=trained.folder,
+                store=str(root / "simulations"),
+                frozen_sets=sets,
+                fidelity="synthetic",
+                previous=previous,
+            )
+        )
+        assert result.verdict.accepted, result.verdict
+        tasks[version] = PublishTask(
+            site=small_site,
+            version=version,
+            candidate=trained.folder,
+            repository=str(root / "repository"),
+            created=datetime(2026, 1, version, tzinfo=UTC),
+        )
+        publish(tasks[version])
+        previous = trained.folder
+    return Run(root, small_site, tasks)
