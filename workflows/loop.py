@@ -15,26 +15,27 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from apps.datasets import write_ensemble
 from apps.parsl_apps import Stages
-from apps.publish import PublishTask
+from apps.publish import PublishResult, PublishTask
 from apps.scenarios import Scenario
 from apps.simulate import SimulateResult, SimulateTask
 from apps.simulators.base import Case, simulation_digest
 from apps.simulators.registry import solver_version
-from apps.train import TrainTask
-from apps.validate import ValidateTask
+from apps.train import TrainResult, TrainTask
+from apps.validate import ValidateResult, ValidateTask
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.features import MastLogLaw
 from edge_agent.contracts.site import Site
 from workflows.config import Campaign
 from workflows.decisions import FROZEN, Finish, Plan, Standing, Tally, Train, decide
+from workflows.errors import LedgerError
 from workflows.layout import RunFolder
-from workflows.ledger import ROLES, CandidateRow, Ledger, Role
+from workflows.ledger import ROLES, CandidateRow, CandidateState, Ledger, Role
 from workflows.steering import cover, next_scenarios, recent_winds
 
 TICK_SECONDS = 0.2
@@ -43,6 +44,8 @@ TICK_SECONDS = 0.2
 ATTEMPTS = 3
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -264,6 +267,7 @@ class CampaignLoop:
         ]
         digests = tuple(sorted(row.digest for row in rows))
         write_ensemble(self._folder.ensembles, digests)
+        newest = max((row.data_until for row in rows if row.data_until), default=None)
         task = TrainTask(
             site=self.site,
             family=self.campaign.training.family,
@@ -272,7 +276,7 @@ class CampaignLoop:
             candidates=str(self._folder.candidates),
             seed=self.campaign.seed,
             threads=self.campaign.resources.threads,
-            data_until=max((row.data_until for row in rows if row.data_until), default=None),
+            data_until=None if newest is None else datetime.fromisoformat(newest),
         )
         self.ledger.add_candidate(task.model_dump(mode="json"))
         self._advance(self.ledger.candidates()[-1])
@@ -289,7 +293,7 @@ class CampaignLoop:
             self.ledger.reserve_version(candidate.number, created)
             self._submit(_Job("publish", self._publication(candidate), number=candidate.number))
 
-    def _train_ended(self, job: _Job, result: Any) -> None:  # noqa: ANN401 - TrainResult
+    def _train_ended(self, job: _Job, result: TrainResult) -> None:
         self._move(job, "trained", folder=result.folder, train_seconds=result.seconds)
 
     def _validation(self, candidate: CandidateRow) -> ValidateTask:
@@ -307,20 +311,18 @@ class CampaignLoop:
             write_ensemble(self._folder.ensembles, digests)
         published = [c for c in self.ledger.candidates() if c.state == "published"]
         previous = published[-1].folder if published else None
-        return ValidateTask.model_validate(
-            {
-                "site": self.site,
-                "candidate": candidate.folder,
-                "store": str(self._folder.simulations),
-                "frozen_sets": sets,
-                "previous": previous,
-                "fidelity": str(self.campaign.fidelity),
-                "level": self.campaign.training.interval_level,
-                "min_improvement": self.campaign.training.min_improvement,
-            }
+        return ValidateTask(
+            site=self.site,
+            candidate=_known(candidate.folder),
+            store=str(self._folder.simulations),
+            frozen_sets=sets,
+            previous=previous,
+            fidelity=str(self.campaign.fidelity),
+            level=self.campaign.training.interval_level,
+            min_improvement=self.campaign.training.min_improvement,
         )
 
-    def _validate_ended(self, job: _Job, result: Any) -> None:  # noqa: ANN401 - ValidateResult
+    def _validate_ended(self, job: _Job, result: ValidateResult) -> None:
         verdict = result.verdict
         self._move(
             job,
@@ -330,25 +332,31 @@ class CampaignLoop:
         )
 
     def _publication(self, candidate: CandidateRow) -> PublishTask:
-        row = next(c for c in self.ledger.candidates() if c.number == candidate.number)
-        return PublishTask.model_validate(
-            {
-                "site": self.site,
-                "version": row.version,
-                "candidate": row.folder,
-                "repository": str(self._folder.repository),
-                "created": row.created,
-            }
+        row = self._candidate(candidate.number)
+        return PublishTask(
+            site=self.site,
+            version=_known(row.version),
+            candidate=_known(row.folder),
+            repository=str(self._folder.repository),
+            created=datetime.fromisoformat(_known(row.created)),
         )
 
-    def _publish_ended(self, job: _Job, result: Any) -> None:  # noqa: ANN401 - PublishResult
+    def _publish_ended(self, job: _Job, result: PublishResult) -> None:
         self._move(job, "published", version=result.version, published_at=time.time())
         self.ledger.event("published", version=result.version)
 
-    def _move(self, job: _Job, state: Any, **known: Any) -> None:  # noqa: ANN401 - JSON values
-        number = job.number
-        if number is None:
-            msg = f"stage {job.stage} has no candidate"
-            raise AssertionError(msg)
+    def _move(self, job: _Job, state: CandidateState, **known: Any) -> None:  # noqa: ANN401 - JSON
+        number = _known(job.number)
         self.ledger.update_candidate(number, state, **known)
-        self._advance(next(c for c in self.ledger.candidates() if c.number == number))
+        self._advance(self._candidate(number))
+
+    def _candidate(self, number: int) -> CandidateRow:
+        return next(c for c in self.ledger.candidates() if c.number == number)
+
+
+def _known(value: T | None) -> T:
+    """Return a field that the ledger holds from an earlier state on."""
+    if value is None:
+        msg = "the ledger lacks what an earlier state must have written"
+        raise LedgerError(msg)
+    return value
