@@ -81,7 +81,7 @@ class EdgeProcess:
             f"name = {to_toml_value(self._site.name)}\n"
             f"repository = {to_toml_value(str(folder.repository))}\n"
             f"state = {to_toml_value(str(folder.agent / 'state'))}\n"
-            f"socket = {to_toml_value(str(folder.socket))}\n"
+            f"unix_socket = {to_toml_value(str(folder.socket))}\n"
             "port = 0\n"
             "poll_seconds = 0.2\n",
             encoding="utf-8",
@@ -117,7 +117,7 @@ class ReplayProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, start_at: str | None) -> None:
-        """Start feeding, from a data time on (exclusive) when resuming."""
+        """Start feeding, from a data time on when resuming."""
         command = [
             sys.executable, "-m", "edge_agent", "replay",
             "--config", str(self._agent.config),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from workflows.view import Snapshot, View
 
 #: Readings taken from the agent at one time, and how often, s.
-PAGE = 5000
+PAGE = 1000
 POLL_SECONDS = 0.5
 
 #: How long the end of a campaign waits for the agent to serve the last release, s.
@@ -130,11 +130,12 @@ class Session:
             self._agent_status = None
             structlog.get_logger().warning("agent does not answer", error=str(error))
             return
-        self._ledger.store_readings(
-            Reading(r["time"], r["sensor"], r["quantity"], r["value"], r["unit"])
-            for r in page["readings"]
-        )
-        self._sequence = page["next"]
+        if page:
+            self._ledger.store_readings(
+                Reading(r["time"], r["sensor"], r["quantity"], r["value"], r["unit"])
+                for r in page
+            )
+            self._sequence = int(page[-1]["sequence"])
 
     def _snapshot(self, loop: CampaignLoop, log: ReplayLog) -> Snapshot:
         from workflows.service import service

@@ -40,7 +40,7 @@ class Snapshot:
     @property
     def serving(self) -> int | None:
         """Version that the agent serves."""
-        return (self.agent or {}).get("version")
+        return (self.agent or {}).get("active")
 
 
 class View(Protocol):
