@@ -224,11 +224,9 @@ def _check(cases: list[Case], resources: Resources) -> None:
 
 def _fields(march: March, case: Case, column: int) -> tuple[np.ndarray, np.ndarray]:
     """Return wind (3, nz, ny, nx) in m/s and kinematic pressure in m2 s-2 on the site's grid."""
-    from apps.simulators.flow.grid import build_grid
     from apps.simulators.flow.sample import sample
 
-    flow = march.flow
-    grid, target = build_grid(case.site, case.fidelity.cells), case.site.grid()
+    flow, grid, target = march.flow, march.grid, case.site.grid()
     speed = np.float32(case.scenario.wind_speed)
     wind = [
         sample(flow.metrics.unpack(field, column), axis, grid, target)

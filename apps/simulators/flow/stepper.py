@@ -27,6 +27,8 @@ class Flow:
         Normal velocities on the faces, in units of each case's wind speed.
     pressure : field
         Kinematic, in units of the wind speed squared.
+    projected : list of three fields
+        What the last projection took from the velocity at interior faces; zero in steady state.
     """
 
     def __init__(self, problem: Problem, device: str = "cpu") -> None:
@@ -50,6 +52,7 @@ class Flow:
         self.pressure = zeros(nx, ny, nz)
         self._nu = zeros(nx, ny, nz)
         self._drag: list[torch.Tensor] = []
+        self.projected: list[torch.Tensor] = []
         self._open = [
             m.rows(m.pack(problem.out[side][None, None, None, :]), 1 if side < 2 else nx)
             for side in range(4)
@@ -105,8 +108,9 @@ class Flow:
             m.inner(velocity[a], a).copy_(fresh[a])
         self._sides()
         correction = self._poisson.solve(self.divergence())
+        self.projected = [m.diff(correction, a).div_(m.inner(m.distance[a], a)) for a in range(3)]
         for a in range(3):
-            m.inner(velocity[a], a).sub_(m.diff(correction, a).div_(m.inner(m.distance[a], a)))
+            m.inner(velocity[a], a).sub_(self.projected[a])
         self.pressure.addcmul_(correction, self._per_dt)
 
     def divergence(self) -> torch.Tensor:
