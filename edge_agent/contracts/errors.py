@@ -12,6 +12,7 @@ The tree::
     │   ├── DigestMismatch  bytes differ from what the manifest promises
     │   ├── GoldenMismatch  the model does not reproduce its golden examples
     │   └── NoSuchRelease   a version that is not there
+    ├── SpoolError          readings that cannot be kept now: disk failing or queue full
     └── AgentUnreachable    nobody answers at the agent's address
 
 Every error has a one-line message that says what to do, and keyword data as attributes.
@@ -88,6 +89,10 @@ class GoldenMismatch(ReleaseError):
 
 class NoSuchRelease(ReleaseError):
     """There is no release of that version here."""
+
+
+class SpoolError(RbfError):
+    """Readings cannot be kept now; ``.reason`` is ``full``, ``disk`` or ``closed``."""
 
 
 class AgentUnreachable(RbfError):

@@ -1,0 +1,196 @@
+"""Command line: ``python -m edge_agent`` or ``edge-agent``."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import typer
+
+from edge_agent.contracts.errors import RbfError
+
+DEFAULT_CONFIG = Path("configs/edge/local.toml")
+RECORD = Path("data/weather/mast_10min.csv")
+
+app = typer.Typer(
+    help="The edge agent of Reverse Backfill: serves the newest good airflow model of a site.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[
+    Path, typer.Option("--config", "-c", help="The agent's TOML file.", show_default=True)
+]
+Where = Annotated[
+    str | None,
+    typer.Option("--address", "-a", help="unix:/path or http://host:port; default: by --config."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def serve(config: Config = DEFAULT_CONFIG) -> None:
+    """Watch the repository and serve until SIGTERM or Ctrl-C."""
+    from edge_agent.config import AgentConfig
+    from edge_agent.serve import configure_logging, run
+
+    configure_logging()
+    run(AgentConfig.from_toml(config))
+
+
+@app.command()
+def status(config: Config = DEFAULT_CONFIG, address: Where = None, json: AsJson = False) -> None:
+    """Show what a running agent serves and how it does."""
+    with _agent(config, address) as agent:
+        found = agent.status()
+    typer.echo(msgspec.json.encode(found) if json else _status_text(found))
+
+
+@app.command()
+def predict(
+    wind_speed: Annotated[float, typer.Option(help="At the reference height, m/s.")],
+    wind_from_direction: Annotated[
+        float, typer.Option(help="Where the wind comes from, degrees clockwise from north.")
+    ],
+    config: Config = DEFAULT_CONFIG,
+    address: Where = None,
+    json: AsJson = False,
+) -> None:
+    """Ask a running agent for the airflow in the house."""
+    inputs = {"wind_speed": wind_speed, "wind_from_direction": wind_from_direction}
+    with _agent(config, address) as agent:
+        found = agent.predict(inputs)
+    speed = np.sqrt((found.wind[0] ** 2).sum(axis=0))
+    summary: dict[str, Any] = {
+        "version": found.version,
+        "wind_speed_mean": float(speed.mean()),
+        "wind_speed_max": float(speed.max()),
+        "wind_std_mean": float(found.wind_std[0].mean()),
+        "interval_factor": found.interval_factor,
+        "out_of_range": bool(found.out_of_range[0]),
+        "staleness_seconds": found.staleness_seconds,
+        "data_time": found.data_time,
+    }
+    if json:
+        field = {"wind": found.wind[0].tolist(), "wind_std": found.wind_std[0].tolist()}
+        typer.echo(msgspec.json.encode({**summary, **field}))
+        return
+    flag = "  (outside the trained range)" if summary["out_of_range"] else ""
+    typer.echo(
+        f"release {found.version}: mean {speed.mean():.2f} m/s, max {speed.max():.2f} m/s, "
+        f"mean deviation {found.wind_std[0].mean():.2f} m/s in the house{flag}"
+    )
+
+
+@app.command()
+def rollback(config: Config = DEFAULT_CONFIG, address: Where = None) -> None:
+    """Return to the previous release and hold the one left (Unix socket only)."""
+    with _agent(config, address) as agent:
+        typer.echo(f"release {agent.rollback()} serves")
+
+
+@app.command()
+def pull(config: Config = DEFAULT_CONFIG, address: Where = None) -> None:
+    """Make a running agent look for a release now (Unix socket only)."""
+    with _agent(config, address) as agent:
+        version = agent.pull()
+    typer.echo("no release serves yet" if version is None else f"release {version} serves")
+
+
+@app.command()
+def replay(
+    config: Config = DEFAULT_CONFIG,
+    address: Where = None,
+    record: Annotated[Path, typer.Option(help="CSV of the mast.")] = RECORD,
+    rate: Annotated[float, typer.Option(min=0.001, help="Instants per second.")] = 10.0,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long.")] = None,
+    start_at: Annotated[str | None, typer.Option(help="First data time, ISO 8601.")] = None,
+    sensor: Annotated[str, typer.Option(help="Sensor name of the mast.")] = "mast",
+    log: Annotated[Path | None, typer.Option(help="CSV to append a line per request to.")] = None,
+    with_parent: Annotated[bool, typer.Option(help="End when the parent process does.")] = False,
+) -> None:
+    """Play a mast record to a running agent as its readings."""
+    from edge_agent.replay import Replay, read_record
+
+    player = Replay(_address(config, address), log=log, rate=rate, with_parent=with_parent)
+    instants = read_record(record, sensor, start_at)
+    player.run(itertools.islice(instants, count), seconds=seconds)
+    typer.echo(f"{player.sent} sent, {player.answered} answered", err=True)
+
+
+@app.command("check-config")
+def check_config(config: Config = DEFAULT_CONFIG) -> None:
+    """Read a configuration file and show what it means."""
+    from edge_agent.config import AgentConfig
+
+    found = AgentConfig.from_toml(config)
+    typer.echo(found.model_dump_json(indent=2))
+    typer.echo(f"socket: {found.socket_path}")
+
+
+def main() -> None:
+    """Run the command line; our errors become one line and exit code 2."""
+    try:
+        app()
+    except RbfError as error:
+        typer.echo(f"edge-agent: {error}", err=True)
+        sys.exit(2)
+
+
+def _agent(config: Path, address: str | None) -> Any:  # noqa: ANN401 - imported lazily
+    from edge_agent.client import RemoteAgent
+
+    return RemoteAgent(_address(config, address))
+
+
+def _address(config: Path, address: str | None) -> str:
+    from edge_agent.config import AgentConfig
+    from edge_agent.serve import read_address
+
+    if address is not None:
+        return address
+    return read_address(AgentConfig.from_toml(config).state).unix_socket
+
+
+def _status_text(found: dict[str, Any]) -> str:
+    counters, latency = found["counters"], found["latency_ms"]
+    serves = "no release yet" if found["active"] is None else f"release {found['active']}"
+    extra = [f"{key} {found[key]}" for key in ("previous", "held") if found[key] is not None]
+    times = "none yet"
+    if latency["count"]:
+        times = f"p50 {latency['p50']:.2f}, p99 {latency['p99']:.2f}, max {latency['max']:.2f} ms"
+    stale = found["staleness_seconds"]
+    lines = [
+        f"site       {found['site']} (pid {found['pid']}, channel {found['channel']})",
+        f"serves     {serves}" + (f" ({', '.join(extra)})" if extra else ""),
+        (
+            f"answered   {counters['answered']}, failed {counters['failed']}, "
+            f"invalid {counters['invalid']}, before a release {counters['refused_not_ready']}"
+        ),
+        f"latency    {times}",
+        (
+            f"readings   {counters['readings_accepted']} kept, {counters['duplicate']} repeated, "
+            f"{counters['conflicting']} conflicting, "
+            f"{sum(counters['rejected'].values())} rejected"
+        ),
+        (
+            f"staleness  {'unknown' if stale is None else f'{stale:.0f} s of data time'}"
+            f" (newest data {found['last_data_time'] or 'none'})"
+        ),
+        f"swaps      {len(found['swaps'])}",
+    ]
+    lines += [f"refused    {r['version']}: {r['reason']}" for r in found["refused"]]
+    if found["source_trouble"]:
+        lines.append(f"trouble    {found['source_trouble']}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,358 @@
+"""The agent in one process: a poller that swaps releases, a spool, and predictions.
+
+`EdgeAgent.predict` reads one reference and takes no lock; everything slow happens on the poller's
+thread or the spool's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+
+from edge_agent.clock import Clock, SystemClock
+from edge_agent.config import AgentConfig
+from edge_agent.contracts.errors import (
+    InvalidConfig,
+    InvalidReading,
+    NotReady,
+)
+from edge_agent.contracts.observation import Reading, check_reading
+from edge_agent.metrics import Counters
+from edge_agent.poller import Poller
+from edge_agent.prediction import Inputs, Prediction, SensorWind, as_rows, instant
+from edge_agent.slots import Slot, Slots
+from edge_agent.spool import Kept, Spool, SpooledReading
+from edge_agent.updates import FolderSource, ReleaseSource, clear_incoming
+
+
+class EdgeAgent:
+    """Serves a site's newest good release.
+
+    Parameters
+    ----------
+    config : AgentConfig
+    clock : Clock, optional
+    source : ReleaseSource, optional
+        Where releases come from; the configured repository folder by default.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        clock: Clock | None = None,
+        source: ReleaseSource | None = None,
+    ) -> None:
+        self.config = config
+        self.clock: Clock = clock or SystemClock()
+        self.counters = Counters()
+        self.started_at = self.clock.now()
+        self._source = source or FolderSource(config.repository)
+        self._slots: Slots
+        self._spool: Spool
+        self._lock_file: int | None = None
+        self._poller: Poller
+        self._running = False
+        self._newest: tuple[float, str] | None = None
+        self._last_staleness: float | None = None
+        self.after_swap: Callable[[], None] = lambda: None
+        """Called on the poller's thread after each swap."""
+
+    def start(self) -> Self:
+        """Take the state folder, load what served last, and begin to look for releases.
+
+        Raises
+        ------
+        InvalidConfig
+            If another live agent holds the state folder, or it cannot be written.
+        SpoolError
+            If the spool cannot be opened.
+        """
+        config = self.config
+        self._lock_file = _lock(config)
+        try:
+            self._slots = Slots(
+                config.state, self.clock, name=config.name, warm_up_runs=config.warm_up_runs
+            )
+            clear_incoming(self._slots.releases)
+            self._spool = Spool(
+                config.state / "spool.sqlite",
+                self.clock,
+                self.counters,
+                max_rows=config.spool_rows,
+                max_queue=config.spool_queue,
+            )
+            self._slots.restore()
+        except BaseException:
+            self._release_lock()
+            raise
+        self._poller = Poller(
+            config,
+            self.clock,
+            self._source,
+            self._slots,
+            self.counters,
+            self._swapped,
+        )
+        self._poller.start()
+        self._running = True
+        return self
+
+    def close(self) -> None:
+        """Finish what is under way and let go of the state folder; may be called twice."""
+        if not self._running:
+            return
+        self._running = False
+        self._poller.stop()
+        self._spool.close()
+        self._release_lock()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a release serves."""
+        return self._slots.pair.active is not None
+
+    @property
+    def versions(self) -> list[int]:
+        """The loaded versions: the active one, then the previous one."""
+        return [s.version for s in self._slots.pair if s is not None]
+
+    def slot(self, version: int | None = None) -> Slot:
+        """Return the active slot, or the loaded one of a version.
+
+        Raises
+        ------
+        NotReady
+            If no release is loaded.
+        NoSuchRelease
+            If that version is neither active nor previous.
+        """
+        active = self._slots.pair.active
+        if active is None:
+            msg = f"no release of {self.config.name!r} is loaded yet; try again later"
+            raise NotReady(msg, name=self.config.name)
+        return active if version is None else self._slots.find(version)
+
+    def predict(
+        self, inputs: Inputs, *, version: int | None = None, slot: Slot | None = None
+    ) -> Prediction:
+        """Predict the wind in the house.
+
+        Parameters
+        ----------
+        inputs : mapping or array
+            Name to value (or to a column of values); or an array (n,) or (batch, n) in the
+            release's order and units.
+        version : int, optional
+            A loaded version other than the active one.
+        slot : Slot, optional
+            What `slot` gave, for a caller that has looked at it.
+
+        Raises
+        ------
+        InvalidInput
+            For NaN or infinity, a wrong shape, an unknown or missing name.
+        NotReady
+            Before the first release.
+        NoSuchRelease
+            If `version` is not loaded.
+        """
+        slot = slot or self.slot(version)
+        rows = as_rows(inputs, slot.columns, self.config.max_batch)
+        return self._answer(slot, rows, self._newest)
+
+    def predict_readings(self, readings: Sequence[Reading]) -> Prediction:
+        """Predict from one instant's (or window's) readings; says the wind at each sensor too.
+
+        Raises
+        ------
+        InvalidReading
+            If a reading cannot be used.
+        InvalidInput
+            If a reading that the release's feature map needs is missing.
+        NotReady
+            Before the first release.
+        """
+        return self.predict_checked([(r, check_reading(r)) for r in readings])
+
+    def predict_checked(self, readings: Sequence[tuple[Reading, datetime]]) -> Prediction:
+        """Predict from readings already checked, with their data times."""
+        slot = self.slot()
+        values: dict[str, list[float]] = {}
+        newest: tuple[float, str] | None = None
+        for reading, time in readings:
+            if (reading.sensor, reading.quantity) in slot.sources:
+                values.setdefault(reading.quantity, []).append(reading.value)
+                at = instant(time)
+                if newest is None or at > newest[0]:
+                    newest = (at, reading.time)
+        row = slot.release.feature_map.from_readings(values)[None]
+        prediction = self._answer(slot, row, newest)
+        prediction.sensors.update(_at_sensors(slot, prediction))
+        return prediction
+
+    def needs(self, readings: Sequence[Reading]) -> bool:
+        """Whether any of the readings is one that the active release predicts from."""
+        return any((r.sensor, r.quantity) in self.slot().sources for r in readings)
+
+    def keep_readings(
+        self, readings: Sequence[Reading]
+    ) -> tuple[list[tuple[Reading, datetime]], list[InvalidReading], Future[Kept]]:
+        """Check readings and queue the good ones for the disk.
+
+        Returns
+        -------
+        good : list of (reading, data time)
+        bad : list of InvalidReading
+        kept : future
+            Resolves once the good ones are committed.
+
+        Raises
+        ------
+        SpoolError
+            If too much is waiting for the disk.
+        """
+        good: list[tuple[Reading, datetime]] = []
+        bad: list[InvalidReading] = []
+        for reading in readings:
+            try:
+                good.append((reading, check_reading(reading)))
+            except InvalidReading as error:
+                self.counters.rejected[error.reason] += 1
+                bad.append(error)
+        kept = self._spool.append(good)
+        for reading, time in good:
+            at = instant(time)
+            if self._newest is None or at > self._newest[0]:
+                self._newest = (at, reading.time)
+        return good, bad, kept
+
+    def readings(self, after: int = 0, limit: int = 1000) -> list[SpooledReading]:
+        """Return kept readings after a sequence number; raises `SpoolError`."""
+        return self._spool.after(after, limit)
+
+    def rollback(self) -> Future[int]:
+        """Ask for the previous release; the future gives the version that then serves.
+
+        It raises `NoSuchRelease` if there is none, and OSError if the disk fails.
+        """
+        return self._poller.submit(self._poller.rollback)
+
+    def pull(self) -> Future[int | None]:
+        """Ask for a look at the repository now; the future gives the version that then serves."""
+        return self._poller.submit(self._poller.poll)
+
+    def status(self) -> dict[str, Any]:
+        """Return what the agent is and has done, as JSON values; times in s."""
+        active, previous = self._slots.pair
+        newest = self._newest
+        return {
+            "pid": os.getpid(),
+            "site": self.config.name,
+            "channel": self.config.channel,
+            "ready": active is not None,
+            "active": None if active is None else active.version,
+            "previous": None if previous is None else previous.version,
+            "columns": None if active is None else list(active.columns),
+            "held": self._slots.held,
+            "refused": [
+                {"version": v, "reason": r} for v, r in list(self._poller.refusals.items())
+            ],
+            "source_trouble": self._poller.trouble,
+            "counters": self.counters.as_dict(),
+            "latency_ms": self.counters.latencies.summary(),
+            "staleness_seconds": self._last_staleness,
+            "last_data_time": None if newest is None else newest[1],
+            "swaps": [msgspec.structs.asdict(s) for s in list(self._slots.journal.swaps)],
+            "started_at": self.started_at,
+            "now": self.clock.now(),
+            "rss_bytes": _resident_bytes(),
+        }
+
+    def _answer(self, slot: Slot, rows: np.ndarray, newest: tuple[float, str] | None) -> Prediction:
+        found = slot.model.run(rows)
+        outside = np.any((rows < slot.minimum) | (rows > slot.maximum), axis=1)
+        staleness = None
+        if newest is not None and slot.data_until is not None:
+            staleness = newest[0] - slot.data_until
+        self._last_staleness = staleness
+        counters = self.counters
+        counters.answered += 1
+        counters.out_of_range += bool(outside.any())
+        return Prediction(
+            version=slot.version,
+            wind=found["wind"],
+            wind_std=found["wind_std"],
+            out_of_range=outside,
+            staleness_seconds=staleness,
+            interval_factor=slot.interval_factor,
+            data_time=None if newest is None else newest[1],
+            wall_time=self.clock.now(),
+            inputs=rows,
+        )
+
+    def _swapped(self) -> None:
+        self.after_swap()
+
+    def _release_lock(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+
+def _at_sensors(slot: Slot, prediction: Prediction) -> dict[str, SensorWind]:
+    wind = prediction.wind[0].reshape(3, -1) @ slot.sensor_weights
+    std = prediction.wind_std[0].reshape(3, -1) @ slot.sensor_weights
+    speed = np.sqrt((wind**2).sum(axis=0))
+    # First-order propagation of the components' deviations to the speed.
+    along = np.abs(wind) / np.maximum(speed, 1e-6)
+    speed_std = np.sqrt(((along * std) ** 2).sum(axis=0))
+    return {
+        name: SensorWind(s, d)
+        for name, s, d in zip(slot.sensor_names, speed.tolist(), speed_std.tolist(), strict=True)
+    }
+
+
+def _lock(config: AgentConfig) -> int:
+    path = config.state / "lock"
+    try:
+        config.state.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        msg = f"state: {config.state} cannot be used: {error.strerror or error}"
+        raise InvalidConfig(msg, field="state") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "?"
+        os.close(descriptor)
+        msg = (
+            f"state: {config.state} is held by a running agent (pid {holder}): "
+            "stop it or choose another folder"
+        )
+        raise InvalidConfig(msg, field="state") from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def _resident_bytes() -> int | None:
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

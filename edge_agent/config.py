@@ -1,0 +1,112 @@
+"""The agent's configuration file."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator
+
+from edge_agent.contracts.errors import InvalidConfig
+from edge_agent.contracts.model import Contract
+from edge_agent.contracts.repository import Channel
+
+#: Longest path of a Unix socket, bytes: ``sun_path`` holds 108 with the closing NUL.
+SOCKET_PATH_BYTES = 107
+
+
+class AgentConfig(Contract):
+    """What one edge agent serves, from where, and within which limits.
+
+    Relative paths in a file are relative to the file's folder (`from_toml`).
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    """Model name; the site's."""
+    repository: Path
+    """Folder of the release repository; it need not exist yet."""
+    state: Path
+    """Folder of the agent's own state: releases, spool, journal, lock. One agent per folder."""
+    channel: Channel = "stable"
+    """Which channel of the repository to follow."""
+    host: str = "127.0.0.1"
+    """Address to listen on; loopback only in this version."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """TCP port; 0 takes any free one (``state/address.json`` says which)."""
+    unix_socket: Path | None = None
+    """Path of the Unix socket, at most 107 bytes; none means ``agent.sock`` in the state folder."""
+    poll_seconds: Annotated[float, Field(gt=0)] = 0.5
+    """Time between looks at the repository, s."""
+    keep_releases: Annotated[int, Field(ge=2)] = 5
+    """Downloaded releases kept on disk; the active and the previous one are always kept."""
+    warm_up_runs: Annotated[int, Field(ge=0)] = 5
+    """Runs at batch size 1 before a release serves."""
+    max_release_bytes: Annotated[int, Field(gt=0)] = 512 * 2**20
+    """Largest release (manifest and files together) that is downloaded, bytes."""
+    max_batch: Annotated[int, Field(gt=0)] = 256
+    """Largest batch of one request."""
+    max_head_bytes: Annotated[int, Field(ge=256)] = 16 * 1024
+    """Largest request line with headers, bytes."""
+    max_body_bytes: Annotated[int, Field(ge=256)] = 4 * 2**20
+    """Largest request body, bytes; after decompression too."""
+    max_connections: Annotated[int, Field(gt=0)] = 256
+    """Connections held at once, both listeners together."""
+    request_seconds: Annotated[float, Field(gt=0)] = 15.0
+    """Longest time a request may take to arrive, s."""
+    idle_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """A connection without a request for this long is closed, s."""
+    spool_rows: Annotated[int, Field(gt=0)] = 1_000_000
+    """Readings kept on disk; beyond it the oldest are dropped and counted."""
+    spool_queue: Annotated[int, Field(gt=0)] = 10_000
+    """Messages waiting for the disk; beyond it readings are refused with 503."""
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, host: str) -> str:
+        try:
+            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            msg = f"{host} is not a loopback address; other hosts need TLS, which is not built yet"
+            raise ValueError(msg)
+        return host
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read a TOML file; relative paths become absolute from the file's folder.
+
+        Raises
+        ------
+        InvalidConfig
+            If the file cannot be read, is not TOML, or a field is wrong; names the field.
+        """
+        config = super().from_toml(path)
+        folder = Path(path).resolve().parent
+        paths = {
+            "repository": (folder / config.repository).resolve(),
+            "state": (folder / config.state).resolve(),
+        }
+        if config.unix_socket is not None:
+            paths["unix_socket"] = folder / config.unix_socket
+        return config.model_copy(update=paths)
+
+    @property
+    def socket_path(self) -> Path:
+        """Absolute path of the Unix socket.
+
+        Raises
+        ------
+        InvalidConfig
+            If the operating system cannot bind so long a path.
+        """
+        path = (self.unix_socket or self.state / "agent.sock").absolute()
+        size = len(str(path).encode())
+        if size > SOCKET_PATH_BYTES:
+            msg = (
+                f"unix_socket: {path} has {size} bytes, a socket path holds {SOCKET_PATH_BYTES}: "
+                "set unix_socket to a shorter path, such as /tmp/rbf.sock"
+            )
+            raise InvalidConfig(msg, field="unix_socket", path=str(path))
+        return path

@@ -1,0 +1,210 @@
+"""`python -m edge_agent replay`: plays a mast record to an agent as its readings.
+
+Open loop: instants are sent on a schedule, whether or not the agent keeps up; when late, at once.
+Each request becomes one line of the log, measured from here.
+"""
+
+from __future__ import annotations
+
+import csv
+import gc
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import msgspec
+
+from edge_agent.client import RemoteAgent, Reply, readings_body
+from edge_agent.contracts.errors import AgentUnreachable, InvalidConfig
+from edge_agent.contracts.observation import Reading
+from edge_agent.prediction import instant
+
+HEADER = "sent_at,latency_seconds,status,version,data_time,staleness_seconds\n"
+FLUSH_SECONDS = 0.25
+SPEED, DIRECTION = "wind_speed_40m", "wind_from_direction_38m"
+
+
+class Instant(NamedTuple):
+    """One line of the record."""
+
+    time: str
+    """ISO 8601."""
+    readings: tuple[Reading, ...]
+
+
+class _Answer(msgspec.Struct):
+    version: int | None = None
+    staleness_seconds: float | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+def read_record(path: Path, sensor: str, start_at: str | None = None) -> Iterator[Instant]:
+    """Yield the record's instants that have both speed and direction.
+
+    Parameters
+    ----------
+    path : Path
+        CSV with the columns time, wind_speed_40m (m/s), wind_from_direction_38m (degrees).
+    sensor : str
+        Name that the readings carry.
+    start_at : str, optional
+        First data time to send, ISO 8601.
+
+    Raises
+    ------
+    InvalidConfig
+        If the file cannot be read or lacks a column.
+    """
+    try:
+        begin = None if start_at is None else instant(datetime.fromisoformat(start_at))
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                time, speed, direction = row["time"], row[SPEED], row[DIRECTION]
+                if not (speed and direction):
+                    continue
+                if begin is not None and instant(datetime.fromisoformat(time)) < begin:
+                    continue
+                yield Instant(
+                    time,
+                    (
+                        Reading(time, sensor, "wind_speed", float(speed), "m s-1"),
+                        Reading(time, sensor, "wind_from_direction", float(direction), "degree"),
+                    ),
+                )
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror or error}"
+        raise InvalidConfig(msg, file=str(path), field="record") from error
+    except KeyError as error:
+        msg = f"{path}: column {error.args[0]!r} is missing"
+        raise InvalidConfig(msg, file=str(path), field=error.args[0]) from error
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise InvalidConfig(msg, file=str(path), field="record") from error
+
+
+class Replay:
+    """Sends instants and logs the answers.
+
+    Parameters
+    ----------
+    address : str
+        The agent's; see `RemoteAgent`.
+    log : Path or None
+        CSV to append to.
+    rate : float, instants/s
+    with_parent : bool
+        End when the parent process does.
+    timeout : float, s
+        For one answer.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        log: Path | None = None,
+        rate: float = 10.0,
+        with_parent: bool = False,
+        timeout: float = 5.0,
+    ) -> None:
+        self._agent = RemoteAgent(address, timeout=timeout)
+        self._log = log
+        self._interval = 1.0 / rate
+        self._parent = os.getppid() if with_parent else None
+        self._lines: list[str] = []
+        self._flushed = 0.0
+        self._stop = False
+        self.sent = 0
+        """Requests so far."""
+        self.answered = 0
+        """Of these, answered with a prediction."""
+
+    def stop(self, *_: object) -> None:
+        """End after the request under way; usable as a signal handler."""
+        self._stop = True
+
+    def run(self, record: Iterator[Instant], *, seconds: float | None = None) -> None:
+        """Send the record until it, the time or the parent ends, or `stop` is called.
+
+        Raises
+        ------
+        OSError
+            If the log cannot be written.
+        """
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+        # The latencies are to be the agent's: no full collection here in the middle of one.
+        gc.collect()
+        gc.freeze()
+        with self._opened() as log:
+            began = time.monotonic()
+            for number, item in enumerate(record):
+                due = began + number * self._interval
+                if seconds is not None and due - began >= seconds:
+                    break
+                self._wait(due, log)
+                if self._ended():
+                    break
+                self._send(item)
+                self._flush(log, force=False)
+            self._flush(log, force=True)
+        self._agent.close()
+
+    def _send(self, item: Instant) -> None:
+        body = readings_body(item.readings)
+        version: object = ""
+        staleness: object = ""
+        status: object
+        sent_at, began = time.time(), time.perf_counter()
+        try:
+            reply: Reply | None = self._agent.request("POST", "/rbf/v1/readings", body)
+        except AgentUnreachable:
+            reply = None
+        latency = time.perf_counter() - began
+        self.sent += 1
+        status = "error" if reply is None else reply.status
+        if reply is not None and reply.status == 200:
+            answer = _decode(reply.body)
+            version = answer.version
+            if answer.staleness_seconds is not None:
+                staleness = answer.staleness_seconds
+            self.answered += 1
+        self._lines.append(
+            f"{sent_at:.6f},{latency:.6f},{status},{version},{item.time},{staleness}\n"
+        )
+
+    def _wait(self, due: float, log: IO[str] | None) -> None:
+        while not self._ended():
+            left = due - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, FLUSH_SECONDS))
+            self._flush(log, force=False)
+
+    def _ended(self) -> bool:
+        return self._stop or (self._parent is not None and os.getppid() != self._parent)
+
+    def _flush(self, log: IO[str] | None, *, force: bool) -> None:
+        now = time.monotonic()
+        if not force and now - self._flushed < FLUSH_SECONDS:
+            return
+        self._flushed = now
+        if log is not None and self._lines:
+            log.write("".join(self._lines))
+            log.flush()
+        self._lines.clear()
+
+    def _opened(self) -> IO[str]:
+        if self._log is None:
+            return Path(os.devnull).open("w", encoding="utf-8")
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        log = self._log.open("a", encoding="utf-8")
+        if not log.tell():
+            log.write(HEADER)
+        return log
