@@ -78,6 +78,8 @@ class Replay(Contract):
     """CSV file; relative to the project's folder."""
     rate: Annotated[float, Field(gt=0, le=2000)] = 30.0
     """Instants of the record per wall second, 1/s."""
+    minimum_answers: Annotated[int, Field(ge=0)] = 1000
+    """Answers that the campaign waits for at its end, so that its percentiles mean something."""
 
 
 class Budget(Contract):

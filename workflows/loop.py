@@ -69,9 +69,9 @@ class CampaignLoop:
         What to do, where, and what is known already.
     stages : Stages
         The four stages.
-    depth : int
-        Simulation tasks in flight at once: enough to keep every worker busy, few enough that the
-        next scenarios still follow the latest weather.
+    workers : int
+        Tasks that run at once. One more waits beside each: enough to keep every worker busy, few
+        enough that the next scenarios still follow the latest weather.
     on_tick : callable
         Called several times a second; stores new readings, keeps the agent up, shows progress.
     """
@@ -84,7 +84,7 @@ class CampaignLoop:
         ledger: Ledger,
         stages: Stages,
         *,
-        depth: int,
+        workers: int,
         on_tick: Callable[[CampaignLoop], None] = lambda _loop: None,
     ) -> None:
         self.campaign = campaign
@@ -92,7 +92,8 @@ class CampaignLoop:
         self.ledger = ledger
         self._folder = folder
         self._stages = stages
-        self._depth = depth
+        self._workers = workers
+        self._depth = 2 * workers
         self._on_tick = on_tick
         self._solver_version = solver_version(campaign.fidelity.simulator)
         self._feature_map = MastLogLaw.for_site(site)
@@ -103,11 +104,15 @@ class CampaignLoop:
 
     @property
     def running(self) -> dict[str, int]:
-        """Cases or candidates in flight, by stage."""
-        counts: dict[str, int] = {}
-        for job in self._in_flight.values():
-            counts[job.stage] = counts.get(job.stage, 0) + max(1, len(job.digests))
-        return counts
+        """Cases or candidates that workers are on, by stage.
+
+        Parsl does not tell what has started; candidates go first, then tasks in order.
+        """
+        stages = [job.stage for job in self._in_flight.values()]
+        counts = {s: stages.count(s) for s in ("publish", "validate", "train") if s in stages}
+        free = self._workers - sum(counts.values())
+        simulations = [len(j.digests) for j in self._in_flight.values() if j.stage == "simulate"]
+        return counts | {"simulate": sum(simulations[: max(0, free)])}
 
     def tallies(self) -> dict[Role, Tally]:
         """Return the simulations by role and state."""

@@ -13,15 +13,15 @@ from edge_agent.contracts.errors import RbfError
 from edge_agent.contracts.observation import Reading
 from edge_agent.contracts.site import Site
 from workflows.config import Campaign
+from workflows.edge import EdgeProcess, wait_until
 from workflows.layout import RunFolder
 from workflows.ledger import Ledger
+from workflows.service import ReplayLog, service
 
 if TYPE_CHECKING:
     from parsl.config import Config
 
-    from workflows.edge import EdgeProcess
     from workflows.loop import CampaignLoop
-    from workflows.service import ReplayLog
     from workflows.view import Snapshot, View
 
 #: Readings taken from the agent at one time, and how often, s.
@@ -75,9 +75,8 @@ class Session:
         import parsl
 
         from apps.parsl_apps import parsl_stages
-        from workflows.edge import EdgeProcess, ReplayProcess
+        from workflows.edge import ReplayProcess
         from workflows.loop import CampaignLoop
-        from workflows.service import ReplayLog
         from workflows.view import make_view
 
         folder = self._folder
@@ -99,11 +98,11 @@ class Session:
                     folder,
                     self._ledger,
                     parsl_stages(config.executors[0].label),
-                    depth=_depth(config),
+                    workers=_workers(config),
                     on_tick=lambda loop: self._tick(loop, edge, log, view),
                 )
                 loop.run()
-                self._wait_serving(edge, view)
+                self._wait_serving(edge, log, view)
             replay.stop()
             status = edge.client.status()
         finally:
@@ -132,13 +131,11 @@ class Session:
             return
         if page:
             self._ledger.store_readings(
-                Reading(r["time"], r["sensor"], r["quantity"], r["value"], r["unit"])
-                for r in page
+                Reading(r["time"], r["sensor"], r["quantity"], r["value"], r["unit"]) for r in page
             )
             self._sequence = int(page[-1]["sequence"])
 
     def _snapshot(self, loop: CampaignLoop, log: ReplayLog) -> Snapshot:
-        from workflows.service import service
         from workflows.view import Snapshot
 
         return Snapshot(
@@ -171,7 +168,7 @@ class Session:
             rmse = f"; RMSE {scores['rmse']:.4f} m/s" if scores else ""
             view.say(f"{what} ({len(candidate.task['digests'])} simulations{rmse}; {baselines})")
 
-    def _wait_serving(self, edge: EdgeProcess, view: View) -> None:
+    def _wait_serving(self, edge: EdgeProcess, log: ReplayLog, view: View) -> None:
         versions = [c.version for c in self._ledger.candidates() if c.state == "published"]
         if not versions or versions[-1] is None:
             view.say("no release was published; see the reasons above")
@@ -180,6 +177,16 @@ class Session:
             edge.client.wait_serving(versions[-1], SERVE_SECONDS)
         except RbfError as error:
             view.say(f"the agent does not serve release {versions[-1]}: {error}")
+            return
+        wanted = self._campaign.replay.minimum_answers
+
+        def enough() -> bool:
+            log.read()
+            return service(log).answered >= wanted
+
+        # Twice the time that the rate asks for; a record that ends before has no more to give.
+        if not wait_until(enough, 2 * wanted / self._campaign.replay.rate):
+            view.say(f"fewer than {wanted} answers: percentiles are rough")
 
     def _finish(self, log: ReplayLog, status: dict[str, Any], view: View) -> None:
         from rich.console import Console
@@ -201,13 +208,13 @@ class Session:
         view.say(f"report:  {folder.report}")
 
 
-def _depth(config: Config) -> int:
-    """Return how many simulation tasks to keep in flight: one waits beside each that runs."""
+def _workers(config: Config) -> int:
+    """Return how many tasks run at once when every block is up."""
     workers = 0
     for executor in config.executors:
         provider = executor.provider
         workers += executor.max_workers_per_node * provider.max_blocks * provider.nodes_per_block
-    return 2 * int(workers)
+    return int(workers)
 
 
 def _log_to(path: Path) -> None:

@@ -172,7 +172,9 @@ def candidate_table(candidates: list[CandidateRow]) -> Table:
     table = Table(title="Candidates: RMSE on the evaluation set, m/s", expand=True)
     baselines = sorted({name for c in candidates for name in _evaluation(c).get("baselines", {})})
     for column in ("#", "release", "runs", "rmse", *baselines, "coverage", "state"):
-        table.add_column(column, justify="left" if column == "state" else "right")
+        # Words wrap where underscores would be cut.
+        heading, state = column.replace("_", " "), column == "state"
+        table.add_column(heading, justify="left" if state else "right", no_wrap=state)
     for candidate in candidates:
         scores = _evaluation(candidate)
         table.add_row(

@@ -36,6 +36,7 @@ growth = 1.5
 min_improvement = 0.0
 [replay]
 rate = 50.0
+minimum_answers = 100
 [budget]
 simulations = 24
 wall_seconds = 60.0
