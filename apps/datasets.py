@@ -192,8 +192,9 @@ def read_simulation(path: Path) -> Simulation:
     except FileNotFoundError as error:
         msg = f"{path}: no such simulation; simulate it first"
         raise DatasetError(msg, file=str(path)) from error
-    # IndexError is netCDF4's for a missing variable, RuntimeError HDF5's for a broken chunk.
-    except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
+    # What netCDF4 raises: IndexError for a missing variable, RuntimeError for a broken chunk,
+    # AttributeError for a broken attribute.
+    except (OSError, RuntimeError, AttributeError, LookupError, ValueError) as error:
         if isinstance(error, DatasetError):
             raise
         msg = f"{path}: truncated or not a simulation ({error}); remove it and simulate again"

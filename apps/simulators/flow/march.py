@@ -139,14 +139,18 @@ class March:
         return ends
 
     def _inside(self, fields: list[torch.Tensor], lost: int = 0) -> list[torch.Tensor]:
-        """Return copies of the components in and on the house; `lost` faces lack at the start."""
+        """Return copies of the components in and on the house.
+
+        The fields lack `lost` faces at either end of the domain.
+        """
         m = self.flow.metrics
         parts = []
         for normal, field in enumerate(fields):
             part = field
             for axis, (first, last) in enumerate(self.grid.house):
                 if axis == normal:
-                    part = m.cut(part, axis, max(first - lost, 0), last + 1 - lost)
+                    end = min(last + 1 - lost, m.cells[axis] + 1 - 2 * lost)
+                    part = m.cut(part, axis, max(first - lost, 0), end)
                 else:
                     part = m.cut(part, axis, first, last)
             parts.append(part.clone())

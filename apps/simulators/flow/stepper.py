@@ -147,9 +147,10 @@ class Flow:
         """Take up the state of a flow of the same problem."""
         self.velocity = [state["u"], state["v"], state["w"]]
         self.pressure, self._nu = state["p"], state["nu"]
-        self._drag = [state[f"drag_{k}"] for k in range(3)]
+        self._drag = [state[f"drag_{k}"] for k in range(3) if f"drag_{k}" in state]
         self._set_dt(state["dt"])
-        self.prepare()
+        if self._drag:  # none before the first step
+            self.prepare()
 
     @property
     def dt(self) -> torch.Tensor:
