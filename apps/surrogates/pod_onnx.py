@@ -24,16 +24,17 @@ def build(model: PodRegression) -> onnx.ModelProto:
     from apps.surrogates.pod_regression import MINIMUM_STD
 
     basis = model.basis
-    a, b = basis.log_scale
-    count = model.weights.shape[1]
+    a, b = basis.speed_map
+    count = model.parts[0].weights.shape[1]
     f32, i64 = np.float32, np.int64
     constants: dict[str, np.ndarray] = {
         "column_speed": np.array([0], i64),
         "column_direction": np.array([1], i64),
         "lowest": np.array(basis.lowest, f32),
         "highest": np.array(basis.highest, f32),
-        "log_a": np.array(a, f32),
-        "log_b": np.array(b, f32),
+        "speed_scale": np.array(basis.speed_scale, f32),
+        "speed_a": np.array(a, f32),
+        "speed_b": np.array(b, f32),
         "minus_one": np.array(-1, f32),
         "one": np.array(1, f32),
         "degrees": np.arange(basis.degree + 1, dtype=f32)[None],
@@ -48,19 +49,29 @@ def build(model: PodRegression) -> onnx.ModelProto:
         "start_1": np.array([1], i64),
         "end": np.array([count], i64),
         "shape_products": np.array([-1, basis.size], i64),
-        "weights": model.weights.reshape(basis.size, -1),
-        "shape_members": np.array([-1, count, len(model.modes)], i64),
         "modes": model.modes,
         "residual_variance": model.residual_variance[None],
         "minimum_std": np.array(MINIMUM_STD, f32),
         "shape_field": np.array([-1, 3, *model.shape], i64),
     }
-    steps = [
+    last: dict[str, int] = {"axis": 2}
+    regressions: list[tuple[str, list[str], str, dict[str, int]]] = []
+    for i, part in enumerate(model.parts):
+        constants[f"functions_{i}"] = part.functions.astype(i64)
+        constants[f"weights_{i}"] = part.weights.reshape(len(part.functions), -1)
+        constants[f"shape_{i}"] = np.array([-1, count, part.weights.shape[2]], i64)
+        regressions += [
+            ("Gather", ["products", f"functions_{i}"], f"part_{i}", {"axis": 1}),
+            ("MatMul", [f"part_{i}", f"weights_{i}"], f"flat_{i}", {}),
+            ("Reshape", [f"flat_{i}", f"shape_{i}"], f"coefficients_{i}", {}),
+        ]
+    steps: list[tuple[str, list[str], str, dict[str, int]]] = [
         ("Gather", ["inputs", "column_speed"], "speed", {"axis": 1}),
         ("Clip", ["speed", "lowest", "highest"], "speed_held", {}),
-        ("Log", ["speed_held"], "log_speed", {}),
-        ("Mul", ["log_speed", "log_a"], "log_scaled", {}),
-        ("Add", ["log_scaled", "log_b"], "t_free", {}),
+        ("Add", ["speed_held", "speed_scale"], "speed_plus", {}),
+        ("Div", ["speed_held", "speed_plus"], "speed_ratio", {}),
+        ("Mul", ["speed_ratio", "speed_a"], "ratio_scaled", {}),
+        ("Add", ["ratio_scaled", "speed_b"], "t_free", {}),
         ("Clip", ["t_free", "minus_one", "one"], "t", {}),
         ("Acos", ["t"], "arc", {}),
         ("Mul", ["arc", "degrees"], "arcs", {}),
@@ -76,8 +87,8 @@ def build(model: PodRegression) -> onnx.ModelProto:
         ("Unsqueeze", ["polynomials", "axis_1"], "polynomials_3", {}),
         ("Mul", ["harmonics_3", "polynomials_3"], "products_3", {}),
         ("Reshape", ["products_3", "shape_products"], "products", {}),
-        ("MatMul", ["products", "weights"], "coefficients_flat", {}),
-        ("Reshape", ["coefficients_flat", "shape_members"], "coefficients", {}),
+        *regressions,
+        ("Concat", [f"coefficients_{i}" for i in range(len(model.parts))], "coefficients", last),
         ("MatMul", ["coefficients", "modes"], "fields", {}),
         ("Slice", ["fields", "start_0", "start_1", "axis_1"], "centre_3", {}),
         ("Squeeze", ["centre_3", "axis_1"], "centre", {}),

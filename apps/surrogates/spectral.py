@@ -1,4 +1,4 @@
-"""The regression basis: harmonics of the wind direction times polynomials of log wind speed."""
+"""The regression basis: harmonics of the wind direction times polynomials of the wind speed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ class TensorBasis:
     """Products of cos(k phi), sin(k phi) and Chebyshev polynomials T_d(t).
 
     phi is the direction that the wind blows *to*, counter-clockwise from the house's +x axis, so
-    that a mirror of the house changes at most a function's sign. t is the logarithm of the wind
-    speed, scaled to [-1, 1] over the training range and held at its ends: beyond, the flow keeps
-    the pattern of the nearest speed learnt.
+    that a mirror of the house changes at most a function's sign. t is U / (U + speed_scale), scaled
+    to [-1, 1] over the training range and held at its ends: beyond, the flow keeps the pattern of
+    the nearest speed learnt. A screen's loss coefficient a / U + b changes fast in light wind and
+    hardly in strong, and so does t.
     """
 
     bearing: float
@@ -29,6 +30,8 @@ class TensorBasis:
     """Slowest wind of the training set, m/s."""
     highest: float
     """Fastest wind of the training set, m/s."""
+    speed_scale: float
+    """Wind speed around which the flow's dependence on speed levels off, m/s."""
 
     @property
     def wavenumbers(self) -> np.ndarray:
@@ -47,12 +50,12 @@ class TensorBasis:
         return (2 * self.harmonics + 1) * (self.degree + 1)
 
     @property
-    def log_scale(self) -> tuple[float, float]:
-        """(a, b) of t = a ln(speed) + b."""
-        low, high = np.log(self.lowest), np.log(self.highest)
+    def speed_map(self) -> tuple[float, float]:
+        """(a, b) of t = a U / (U + speed_scale) + b."""
+        low, high = (u / (u + self.speed_scale) for u in (self.lowest, self.highest))
         if high - low < 1e-6:
             return (0.0, 0.0)
-        return (float(2 / (high - low)), float(-(high + low) / (high - low)))
+        return (2 / (high - low), -(high + low) / (high - low))
 
     def evaluate(self, inputs: np.ndarray) -> np.ndarray:
         """Return every product.
@@ -71,8 +74,9 @@ class TensorBasis:
         phi = np.deg2rad(self.bearing - 180.0 - from_direction)
         shift = np.where(self.sines, np.pi / 2, 0.0)
         h = np.cos(phi[:, None] * self.wavenumbers - shift) * self.amplitudes
-        a, b = self.log_scale
-        t = np.clip(a * np.log(np.clip(speed, self.lowest, self.highest)) + b, -1.0, 1.0)
+        a, b = self.speed_map
+        held = np.clip(speed, self.lowest, self.highest)
+        t = np.clip(a * held / (held + self.speed_scale) + b, -1.0, 1.0)
         g = np.cos(np.arccos(t)[:, None] * np.arange(self.degree + 1))
         return np.asarray((h[:, :, None] * g[:, None, :]).reshape(len(speed), -1))
 
@@ -92,7 +96,7 @@ class TensorBasis:
         """Return the prior variance of each product's weight; they sum to one.
 
         Ridge regression with these is Gaussian-process regression with a kernel that is Matern-like
-        on the circle, smooth in log speed: fine structure is allowed, but has to be earned.
+        on the circle, smooth in speed: fine structure is allowed, but has to be earned.
 
         Parameters
         ----------
