@@ -152,11 +152,10 @@ def _agent(config: Path, address: str | None) -> Any:  # noqa: ANN401 - imported
 
 def _address(config: Path, address: str | None) -> str:
     from edge_agent.config import AgentConfig
-    from edge_agent.serve import read_address
 
     if address is not None:
         return address
-    return read_address(AgentConfig.from_toml(config).state).unix_socket
+    return f"unix:{AgentConfig.from_toml(config).socket_path}"
 
 
 def _status_text(found: dict[str, Any]) -> str:

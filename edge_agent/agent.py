@@ -32,6 +32,9 @@ from edge_agent.slots import Slot, Slots
 from edge_agent.spool import Kept, Spool, SpooledReading
 from edge_agent.updates import FolderSource, ReleaseSource, clear_incoming
 
+#: A reading that can be used, with its data time.
+Checked = tuple[Reading, datetime]
+
 
 class EdgeAgent:
     """Serves a site's newest good release.
@@ -189,7 +192,7 @@ class EdgeAgent:
         """
         return self.predict_checked([(r, check_reading(r)) for r in readings])
 
-    def predict_checked(self, readings: Sequence[tuple[Reading, datetime]]) -> Prediction:
+    def predict_checked(self, readings: Sequence[Checked]) -> Prediction:
         """Predict from readings already checked, with their data times."""
         slot = self.slot()
         values: dict[str, list[float]] = {}
@@ -209,24 +212,11 @@ class EdgeAgent:
         """Whether any of the readings is one that the active release predicts from."""
         return any((r.sensor, r.quantity) in self.slot().sources for r in readings)
 
-    def keep_readings(
+    def check_readings(
         self, readings: Sequence[Reading]
-    ) -> tuple[list[tuple[Reading, datetime]], list[InvalidReading], Future[Kept]]:
-        """Check readings and queue the good ones for the disk.
-
-        Returns
-        -------
-        good : list of (reading, data time)
-        bad : list of InvalidReading
-        kept : future
-            Resolves once the good ones are committed.
-
-        Raises
-        ------
-        SpoolError
-            If too much is waiting for the disk.
-        """
-        good: list[tuple[Reading, datetime]] = []
+    ) -> tuple[list[Checked], list[InvalidReading]]:
+        """Return the readings that can be used, with their data times, and errors for the rest."""
+        good: list[Checked] = []
         bad: list[InvalidReading] = []
         for reading in readings:
             try:
@@ -234,12 +224,22 @@ class EdgeAgent:
             except InvalidReading as error:
                 self.counters.rejected[error.reason] += 1
                 bad.append(error)
-        kept = self._spool.append(good)
-        for reading, time in good:
+        return good, bad
+
+    def keep_readings(self, readings: Sequence[Checked]) -> Future[Kept]:
+        """Queue checked readings for the disk; the future resolves once they are committed.
+
+        Raises
+        ------
+        SpoolError
+            If too much is waiting for the disk.
+        """
+        kept = self._spool.append(readings)
+        for reading, time in readings:
             at = instant(time)
             if self._newest is None or at > self._newest[0]:
                 self._newest = (at, reading.time)
-        return good, bad, kept
+        return kept
 
     def readings(self, after: int = 0, limit: int = 1000) -> list[SpooledReading]:
         """Return kept readings after a sequence number; raises `SpoolError`."""

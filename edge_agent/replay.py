@@ -204,7 +204,11 @@ class Replay:
         if self._log is None:
             return Path(os.devnull).open("w", encoding="utf-8")
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        log = self._log.open("a", encoding="utf-8")
-        if not log.tell():
+        log = self._log.open("a+", encoding="utf-8")
+        log.seek(0)
+        lines = log.read()
+        # A line torn by a kill goes; what follows would run into it.
+        log.truncate(len(lines[: lines.rfind("\n") + 1].encode()))
+        if not lines:
             log.write(HEADER)
         return log

@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import sys
-from pathlib import Path
 
 import structlog
 
@@ -15,7 +14,6 @@ from edge_agent.agent import EdgeAgent
 from edge_agent.api.server import Server
 from edge_agent.config import AgentConfig
 from edge_agent.contracts import storage
-from edge_agent.contracts.errors import AgentUnreachable
 from edge_agent.contracts.model import Contract, canonical_json
 
 log = structlog.get_logger(__name__)
@@ -34,22 +32,6 @@ class Address(Contract):
     """``unix:PATH``."""
     started_at: float
     """s since the Unix epoch."""
-
-
-def read_address(state: Path) -> Address:
-    """Return where the agent of a state folder listens.
-
-    Raises
-    ------
-    AgentUnreachable
-        If no agent has written its address there.
-    """
-    path = state / ADDRESS
-    try:
-        return Address.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        msg = f"no agent runs in {state} ({ADDRESS} is not there); start one with: edge-agent serve"
-        raise AgentUnreachable(msg, address=str(path)) from error
 
 
 def configure_logging() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.clock import Clock
-from edge_agent.contracts.errors import SpoolError
+from edge_agent.contracts.errors import InvalidReading, SpoolError
 from edge_agent.contracts.observation import Reading
 from edge_agent.metrics import Counters
 from edge_agent.prediction import instant
@@ -124,6 +124,8 @@ class Spool:
         ------
         SpoolError
             If too much is waiting already, or the spool is closed.
+        InvalidReading
+            If a text cannot be stored.
         """
         if self._closed:
             msg = "the spool is closed"
@@ -132,6 +134,8 @@ class Spool:
             msg = f"{self._max_queue} messages wait for the disk; send again later"
             raise SpoolError(msg, reason="full")
         now = self._clock.now()
+        for reading, _ in readings:
+            _check_text(reading)
         rows = [
             (round(instant(t) * 1e6), r.time, r.sensor, r.quantity, float(r.value), r.unit, now)
             for r, t in readings
@@ -249,6 +253,14 @@ class Spool:
             (excess,),
         )
         return excess
+
+
+def _check_text(reading: Reading) -> None:
+    try:
+        f"{reading.time}{reading.sensor}{reading.quantity}{reading.unit}".encode()
+    except UnicodeEncodeError as error:  # found here, or it would spoil the commit of others
+        msg = f"reading of {reading.sensor!r} is not valid text"
+        raise InvalidReading(msg, reason="text") from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

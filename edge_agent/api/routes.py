@@ -228,18 +228,24 @@ class Routes:
         body = decoded_body(request, agent.config.max_body_bytes)
         readings, malformed = parse_readings(body)
         agent.counters.rejected["format"] += len(malformed)
-        good, bad, kept = agent.keep_readings(readings)
+        good, bad = agent.check_readings(readings)
         problems: list[RbfError] = [*malformed, *bad]
         if problems:
+            kept = agent.keep_readings(good)
             return _when(kept, lambda k: self._some_bad(problems, k), self.error)
         if not agent.ready:
-            return _when(kept, self._not_ready, self.error)
+            return _when(agent.keep_readings(good), self._not_ready, self.error)
         if not agent.needs(readings):
+            agent.keep_readings(good)
             return Response(202, [_json({"kept": len(good)})])
         try:
+            # Before the readings are queued: waking the spool's thread first would make the answer
+            # wait for the interpreter lock.
             prediction = agent.predict_checked(good)
         except InvalidInput as error:
+            agent.keep_readings(good)
             return self.error(error, kept=len(good))
+        agent.keep_readings(good)
         answer = {
             "version": prediction.version,
             "inputs": prediction.inputs[0].tolist(),

@@ -1,0 +1,126 @@
+"""Agents with real small releases, in process and behind sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge_agent.agent import EdgeAgent
+from edge_agent.api.server import Server
+from edge_agent.client import RemoteAgent
+from edge_agent.config import AgentConfig
+from edge_agent.contracts.observation import Reading
+
+from .releases import NAME
+
+REPOSITORY_ROOT = Path(__file__).parents[2]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Return once the condition holds; fail if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.005)
+
+
+def wind(time_: str, speed: float = 5.0, direction: float = 270.0) -> list[Reading]:
+    """One instant of the mast."""
+    return [
+        Reading(time_, "mast", "wind_speed", speed, "m s-1"),
+        Reading(time_, "mast", "wind_from_direction", direction, "degree"),
+    ]
+
+
+@contextmanager
+def listening(agent: EdgeAgent) -> Iterator[Server]:
+    """A server for a started agent, on a thread of its own."""
+    loop = asyncio.new_event_loop()
+    server = Server(agent)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+class Process:
+    """`python -m edge_agent serve` in a folder, with ``edge.toml`` and ``state/``."""
+
+    def __init__(self, folder: Path, *, failpoint: str = "") -> None:
+        self.folder = folder
+        self.config = folder / "edge.toml"
+        self.config.write_text(
+            f'name = "{NAME}"\nrepository = "repository"\nstate = "state"\npoll_seconds = 0.02\n'
+        )
+        self.client = RemoteAgent(f"unix:{folder / 'state' / 'agent.sock'}")
+        with (folder / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edge_agent", "serve", "--config", str(self.config)],
+                cwd=REPOSITORY_ROOT,
+                env={**os.environ, "RBF_FAILPOINT": failpoint},
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def address(self) -> dict:
+        return msgspec.json.decode((self.folder / "state" / "address.json").read_bytes())
+
+    def stop(self) -> int:
+        """SIGTERM; return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        status = self.process.wait(20)
+        self.client.close()
+        return status
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AgentConfig:
+    return AgentConfig(
+        name=NAME,
+        repository=tmp_path / "repository",
+        state=tmp_path / "state",
+        poll_seconds=3600,  # tests say when: agent.pull()
+    )
+
+
+@pytest.fixture
+def agent(config: AgentConfig) -> Iterator[EdgeAgent]:
+    with EdgeAgent(config) as agent:
+        yield agent
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start agent processes in the test's folder; those left are killed."""
+    started: list[Process] = []
+
+    def start(failpoint: str = "") -> Process:
+        started.append(Process(tmp_path, failpoint=failpoint))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.process.poll() is None:
+            process.process.kill()
+        process.wait()
