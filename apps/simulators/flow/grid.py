@@ -12,8 +12,10 @@ from edge_agent.contracts.site import Panel, Site
 MARGIN = 60.0
 #: Height of the domain over the height of the house.
 TOP = 8.0
-#: Share of the vertical cells below the roof.
-_BELOW_ROOF = 0.42
+#: Share of the vertical cells below the roof, where there are enough for both sides of it; else
+#: as many as `_FEW_BELOW`, but `_FEWEST_ABOVE` stay above: inside, coarse cells cost more accuracy.
+_BELOW_ROOF = 0.5
+_FEW_BELOW, _FEWEST_ABOVE = 5, 3
 #: A panel edge gets a grid line of its own unless that makes a cell narrower than this share of
 #: an even one: narrow cells cost time steps.
 _NARROWEST = 0.5
@@ -43,7 +45,8 @@ class SolverGrid:
 def build_grid(site: Site, cells: tuple[int, int, int]) -> SolverGrid:
     """Return the grid of a site with `cells` cells (x, y, z) in all.
 
-    Cells inside the house are even, or even between panel edges; outside they grow geometrically.
+    Cells inside the house are even, or even between panel edges and canopy tops where these get
+    lines; outside they grow geometrically.
     """
     box = (site.footprint.length_x, site.footprint.length_y)
     nodes, house = [], []
@@ -57,8 +60,9 @@ def build_grid(site: Site, cells: tuple[int, int, int]) -> SolverGrid:
         nodes.append(np.concatenate([low, inner, high]))
         house.append((outside, n - outside))
     height, n = site.footprint.height, cells[2]
-    below = max(2, round(_BELOW_ROOF * n))
-    inner = _inside(height, below, panel_edges(site.panels, 2))
+    below = max(2, round(_BELOW_ROOF * n), min(_FEW_BELOW, n - _FEWEST_ABOVE))
+    tops = {row.height for row in site.canopy}
+    inner = _inside(height, below, panel_edges(site.panels, 2) | tops)
     rest = height * (TOP - 1)
     nodes.append(np.concatenate([inner, height + _growing(inner[-1] - inner[-2], rest, n - below)]))
     house.append((0, below))
