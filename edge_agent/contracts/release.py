@@ -34,7 +34,7 @@ class OutputVariable(Contract):
     """One output tensor of the model."""
 
     name: Literal["wind", "wind_std"]
-    """``wind``: mean of the ensemble; ``wind_std``: its standard deviation."""
+    """``wind``: the prediction; ``wind_std``: its standard deviation, before calibration."""
     unit: str
     """UDUNITS spelling."""
     dims: tuple[str, ...] = ("batch", "component", "z", "y", "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 
 from edge_agent.agent import EdgeAgent
 from edge_agent.api.server import Server
@@ -23,6 +25,9 @@ from edge_agent.config import AgentConfig
 from edge_agent.contracts.observation import Reading
 
 from .releases import NAME
+
+# What the agents' threads log would come between the lines of the report.
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 

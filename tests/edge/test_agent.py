@@ -196,7 +196,8 @@ def test_what_was_rolled_back_from_is_the_last_resort(config):
         assert agent.predict(WEST).version == 2
 
 
-def test_one_agent_per_state_folder(agent, config):
+@pytest.mark.usefixtures("agent")
+def test_one_agent_per_state_folder(config):
     with pytest.raises(InvalidConfig, match="held by a running agent"):
         EdgeAgent(config).start()
 
