@@ -199,9 +199,9 @@ def read_candidate(folder: Path) -> Candidate:
 def input_variables(feature_map: FeatureMap, low: float, high: float) -> tuple[InputVariable, ...]:
     """Return the inputs of a model trained on wind speeds from `low` to `high` (m/s).
 
-    Directions are a circle: training covers all of it or the gate says so.
+    Directions are a circle, and its whole is in range: a gap in the runs widens ``wind_std``.
     """
-    # The range is compared with float32 inputs: rounded inwards, the ends would flag themselves.
+    # Inputs are float32: an end rounded inwards would put its own run out of range.
     down = float(np.nextafter(np.float32(low), np.float32(0)))
     up = float(np.nextafter(np.float32(high), np.float32(np.inf)))
     ranges = {"wind_speed": (down, up), "wind_from_direction": (0.0, 360.0)}

@@ -140,3 +140,14 @@ def test_leave_one_out_is_what_leaving_one_out_gives(seed, n, p):
         a = x[keep]
         w = np.linalg.solve(a.T @ a + ridge * np.eye(p), a.T @ y[keep])
         np.testing.assert_allclose(short[i], y[i] - x[i] @ w, rtol=1e-6, atol=1e-8)
+
+
+def test_the_numbers_are_those_of_the_declared_version(small_site, make):
+    """If this fails on purpose, raise the family's version: old candidates must not be reused."""
+    assert FAMILIES["pod_regression"].version == "1"
+    model = fit(make(12, 1, small_site), small_site, Settings(), 0)
+    wind, std = model.predict(np.array([[1.0, 20.0], [6.0, 200.0]], np.float32))
+    expected = [[-0.00717696, -0.01950989, 0.00117141], [0.18894713, 0.51791394, -0.03106148]]
+    np.testing.assert_allclose(wind[:, :, 1, 2, 3], expected, atol=2e-5)
+    expected = [[0.00163022, 0.00163821, 0.00103558], [0.00563905, 0.00763047, 0.00125894]]
+    np.testing.assert_allclose(std[:, :, 1, 2, 3], expected, rtol=0.02)
