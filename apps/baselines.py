@@ -11,8 +11,9 @@ from edge_agent.contracts.geometry import wind_vector
 if TYPE_CHECKING:
     from apps.datasets import SimulationSet
 
-#: A factor of e in wind speed counts as far as one radian of direction.
-LOG_SPEED_WEIGHT = 1.0
+#: A factor of e in wind speed counts as far as this many radians of direction. Chosen in favour of
+#: the baseline: of 0 to 1, the weight with the smallest error on embedded runs.
+LOG_SPEED_WEIGHT = 0.1
 
 
 def nearest_simulation(training: SimulationSet, inputs: np.ndarray) -> np.ndarray:
