@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -169,7 +170,12 @@ def render(snapshot: Snapshot) -> Group:
 
 def candidate_table(candidates: list[CandidateRow]) -> Table:
     """Return the candidates with their scores as a table."""
-    table = Table(title="Candidates: RMSE on the evaluation set, m/s", expand=True)
+    table = Table(
+        title="Candidates: RMSE on the evaluation set, m/s",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0),
+        expand=True,
+    )
     baselines = sorted({name for c in candidates for name in _evaluation(c).get("baselines", {})})
     for column in ("#", "release", "runs", "rmse", *baselines, "coverage", "state"):
         # Words wrap where underscores would be cut.

@@ -119,7 +119,7 @@ class MastLogLaw(Contract):
             raise InvalidInput(msg, quantity="wind_speed")
         rad = np.deg2rad(direction)
         # Weighted by speed: the direction of the mean wind vector. Calm falls back to unit weights.
-        weight = speed if speed.sum() > 0 else np.ones_like(speed)
+        weight = speed / speed.max() if speed.max() > 0 else np.ones_like(speed)
         mean = np.arctan2((weight * np.sin(rad)).sum(), (weight * np.cos(rad)).sum())
         factor = log_law_factor(
             self.measurement_height, self.reference_height, self.roughness_length
