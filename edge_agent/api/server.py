@@ -210,6 +210,10 @@ class Server:
             server.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        # A connection accepted just now takes asyncio some turns to hand over; left half-made, it
+        # would never be closed.
+        for _ in range(5):
+            await asyncio.sleep(0)
         deadline = self.loop.time() + timeout
         while any(c.busy for c in self._connections) and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
