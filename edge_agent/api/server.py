@@ -206,14 +206,17 @@ class Server:
     async def stop(self, timeout: float = 2.0) -> None:
         """Stop accepting, let answers under way go out, close everything."""
         self.stopping = True
-        for server in self._servers:
-            server.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        # A connection accepted just now takes asyncio some turns to hand over; left half-made, it
-        # would never be closed.
+        # A connection accepted just now takes asyncio some turns to hand over, and fails if its
+        # server is closed meanwhile (cpython#109564): stop accepting, wait, then close.
+        for server in self._servers:
+            for sock in server.sockets:
+                self.loop.remove_reader(sock.fileno())
         for _ in range(5):
             await asyncio.sleep(0)
+        for server in self._servers:
+            server.close()
         deadline = self.loop.time() + timeout
         while any(c.busy for c in self._connections) and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
