@@ -72,7 +72,7 @@ class RemoteAgent:
     def __init__(self, address: str, *, timeout: float = 10.0) -> None:
         self.address = address
         self._timeout = timeout
-        self._path, self._host, self._port = _parse_address(address)
+        self._path, self._host, self._port = parse_address(address)
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
         self._known: tuple[str, tuple[str, ...]] | None = None
@@ -351,7 +351,8 @@ def _prediction(reply: Reply, rows: np.ndarray) -> Prediction:
         raise ProtocolError(msg, status=reply.status) from error
 
 
-def _parse_address(address: str) -> tuple[str | None, str, int]:
+def parse_address(address: str) -> tuple[str | None, str, int]:
+    """Return (socket path or none, host, port) of an agent's address; raises `InvalidConfig`."""
     if address.startswith("unix:") and len(address) > len("unix:"):
         return address.removeprefix("unix:"), "", 0
     try:

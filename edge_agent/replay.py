@@ -18,10 +18,11 @@ from typing import IO, NamedTuple
 
 import msgspec
 
-from edge_agent.client import RemoteAgent, Reply, readings_body
+from edge_agent.client import readings_body
 from edge_agent.contracts.errors import AgentUnreachable, InvalidConfig
 from edge_agent.contracts.observation import Reading
 from edge_agent.prediction import instant
+from edge_agent.wire import Wire
 
 HEADER = "sent_at,latency_seconds,status,version,data_time,staleness_seconds\n"
 FLUSH_SECONDS = 0.25
@@ -113,7 +114,7 @@ class Replay:
         with_parent: bool = False,
         timeout: float = 5.0,
     ) -> None:
-        self._agent = RemoteAgent(address, timeout=timeout)
+        self._agent = Wire(address, timeout)
         self._log = log
         self._interval = 1.0 / rate
         self._parent = os.getppid() if with_parent else None
@@ -160,20 +161,20 @@ class Replay:
         body = readings_body(item.readings)
         version: object = ""
         staleness: object = ""
-        status: object
+        status: int | str
+        answer = b""
         sent_at, began = time.time(), time.perf_counter()
         try:
-            reply: Reply | None = self._agent.request("POST", "/rbf/v1/readings", body)
+            status, answer = self._agent.post("/rbf/v1/readings", body)
         except AgentUnreachable:
-            reply = None
+            status = "error"
         latency = time.perf_counter() - began
         self.sent += 1
-        status = "error" if reply is None else reply.status
-        if reply is not None and reply.status == 200:
-            answer = _decode(reply.body)
-            version = answer.version
-            if answer.staleness_seconds is not None:
-                staleness = answer.staleness_seconds
+        if status == 200:
+            found = _decode(answer)
+            version = found.version
+            if found.staleness_seconds is not None:
+                staleness = found.staleness_seconds
             self.answered += 1
         self._lines.append(
             f"{sent_at:.6f},{latency:.6f},{status},{version},{item.time},{staleness}\n"
