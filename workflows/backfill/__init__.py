@@ -1,0 +1,1 @@
+"""Blocks in the gaps of a batch queue: windows, planner, provider, watcher."""
