@@ -7,15 +7,15 @@ where the flow could not be computed. A set of simulations is a JSON list named 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
 
+from apps.cf import COMPONENTS, TURBULENCE, attributes, dataset
 from apps.errors import DatasetError
 from apps.scenarios import Scenario
 from apps.simulators.base import Case, Fidelity, Resources
@@ -24,11 +24,8 @@ from edge_agent.contracts.model import Contract, canonical_json, sha256
 from edge_agent.contracts.site import Site
 from edge_agent.contracts.storage import replacing, write_bytes
 
-FORMAT = "rbf-simulation/1"
-COMPONENTS = ("x_wind", "y_wind", "upward_air_velocity")
-
-#: zlib level: 4 makes files 3 % smaller than 1 and takes twice the time.
-_LEVEL = 1
+FORMAT = "rbf-simulation/2"
+NATIVE_FORMAT = "rbf-native/1"
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,25 @@ class RunInfo:
     """Share of the batch's CPU time, s."""
     versions: dict[str, str]
     """Versions of the software that ran."""
+    unresolved_tears: tuple[str, ...] = ()
+    """Panels with a tear that is smaller than a cell: its area counts, its shape does not."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A flow on a rectilinear grid; arrays are (nz, ny, nx) at cell centres."""
+
+    wind: np.ndarray
+    """(3, nz, ny, nx) float32, m/s: along x, along y, upward, in the house frame."""
+    pressure: np.ndarray | None = None
+    """Kinematic pressure, relative to the domain's mean, m2 s-2."""
+    turbulence: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """By the names of `apps.cf.TURBULENCE`."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the scalar fields by name."""
+        named = {} if self.pressure is None else {"kinematic_pressure": self.pressure}
+        return dict(zip(COMPONENTS, self.wind, strict=True)) | named | dict(self.turbulence)
 
 
 @dataclass(frozen=True)
@@ -107,6 +123,11 @@ def simulation_path(store: Path, digest: str) -> Path:
     return store / f"{digest}.nc"
 
 
+def native_path(store: Path, digest: str) -> Path:
+    """Return where a simulation on the solver's own grid lies, if it was asked for."""
+    return store / f"{digest}.native.nc"
+
+
 def failure_path(store: Path, digest: str) -> Path:
     """Return where a failed simulation is recorded."""
     return store / f"{digest}.failed.json"
@@ -120,6 +141,7 @@ def write_simulation(
     wind: np.ndarray,
     pressure: np.ndarray | None,
     info: RunInfo,
+    turbulence: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write one simulation; a file that is there already is left alone.
 
@@ -136,6 +158,8 @@ def write_simulation(
     pressure : (nz, ny, nx) float32, m2 s-2, or None
         Kinematic pressure, relative to the domain's mean.
     info : RunInfo
+    turbulence : mapping of (nz, ny, nx) float32, or None
+        By the names of `apps.cf.TURBULENCE`.
 
     Returns
     -------
@@ -152,20 +176,60 @@ def write_simulation(
     path = simulation_path(store, digest)
     if path.exists():
         return path
-    grid = case.site.grid()
-    fields = [wind] if pressure is None else [wind, pressure]
-    if wind.shape != (3, *grid.shape) or (pressure is not None and pressure.shape != grid.shape):
-        msg = f"simulation {digest}: fields shaped {[f.shape for f in fields]}, grid {grid.shape}"
+    box = case.site.footprint
+    lengths = (box.length_x, box.length_y, box.height)
+    cells = case.site.output_grid.cells
+    edges = [np.linspace(0.0, length, n + 1) for length, n in zip(lengths, cells, strict=True)]
+    attrs = attributes(FORMAT, digest, case, resources, info)
+    _write(path, edges, Fields(wind, pressure, turbulence or {}), attrs)
+    return path
+
+
+def write_native(
+    store: Path,
+    digest: str,
+    case: Case,
+    resources: Resources,
+    edges: Sequence[np.ndarray],
+    fields: Fields,
+    info: RunInfo,
+) -> Path:
+    """Write a simulation on the solver's own grid, over the whole domain.
+
+    Parameters
+    ----------
+    edges : three arrays, m
+        Cell edges along x, y, z in the house frame.
+    fields : Fields
+        Means over the cells' centres.
+
+    Other parameters, result and errors are those of `write_simulation`.
+    """
+    path = native_path(store, digest)
+    if not path.exists():
+        _write(path, edges, fields, attributes(NATIVE_FORMAT, digest, case, resources, info))
+    return path
+
+
+def _write(path: Path, edges: Sequence[np.ndarray], fields: Fields, attrs: dict[str, Any]) -> None:
+    digest = attrs["simulation_digest"]
+    unknown = set(fields.turbulence) - set(TURBULENCE)
+    if unknown:
+        msg = f"simulation {digest}: no such turbulence field: {', '.join(sorted(unknown))}"
         raise DatasetError(msg, digest=digest)
-    if not all(np.isfinite(f).all() for f in fields):
+    shape = tuple(len(e) - 1 for e in reversed(edges))
+    wrong = {n: a.shape for n, a in fields.arrays().items() if a.shape != shape}
+    if len(fields.wind) != len(COMPONENTS) or wrong:
+        msg = f"simulation {digest}: fields shaped {wrong or fields.wind.shape}, grid {shape}"
+        raise DatasetError(msg, digest=digest)
+    if not all(np.isfinite(a).all() for a in fields.arrays().values()):
         msg = f"simulation {digest}: a value is not finite; record a failure instead"
         raise DatasetError(msg, digest=digest)
-    dataset, encoding = _dataset(case, wind, pressure)
-    dataset.attrs = _attributes(digest, case, resources, info)
+    made, encoding = dataset(edges, fields.wind, fields.pressure, fields.turbulence)
+    made.attrs = attrs
     with replacing(path) as partial:
-        dataset.to_netcdf(partial, engine="netcdf4", encoding=encoding)
+        made.to_netcdf(partial, engine="netcdf4", encoding=encoding)
         failpoint("simulation.partial")
-    return path
 
 
 def read_simulation(path: Path) -> Simulation:
@@ -287,83 +351,3 @@ def read_ensemble(folder: Path, digest: str) -> tuple[str, ...]:
         msg = f"{path}: not a set of simulations ({error})"
         raise DatasetError(msg, file=str(path)) from error
     return tuple(digests)
-
-
-def _dataset(case: Case, wind: np.ndarray, pressure: np.ndarray | None) -> tuple[Any, Any]:
-    """Return the xarray dataset without its global attributes, and its encoding."""
-    import xarray as xr
-
-    site, grid = case.site, case.site.grid()
-    lengths = (site.footprint.length_x, site.footprint.length_y, site.footprint.height)
-    names = {
-        "x": "distance along the long side of the house",
-        "y": "distance to the left of x, horizontally",
-        "z": "height above ground",
-    }
-    coords: dict[str, Any] = {}
-    bounds: dict[str, Any] = {}
-    for (axis, long_name), length in zip(names.items(), lengths, strict=True):
-        centres = np.asarray(getattr(grid, axis))
-        edges = np.linspace(0.0, length, len(centres) + 1)
-        # No axis X or Y: the checker then demands a latitude and a longitude, and we have neither.
-        attrs = {"long_name": long_name, "units": "m"}
-        if axis == "z":
-            attrs |= {"standard_name": "height", "positive": "up", "axis": "Z"}
-        coords[axis] = (axis, centres, attrs | {"bounds": f"{axis}_bounds"})
-        bounds[f"{axis}_bounds"] = ((axis, "bound"), np.stack([edges[:-1], edges[1:]], axis=1))
-    dims = ("z", "y", "x")
-    long_names = ("wind along x", "wind along y", "upward wind")
-    fields: dict[str, Any] = {
-        name: (dims, part, {"standard_name": name, "long_name": long, "units": "m s-1"})
-        for name, long, part in zip(COMPONENTS, long_names, wind, strict=True)
-    }
-    if pressure is not None:
-        long = "air pressure over density, relative to the mean of the domain"
-        fields["kinematic_pressure"] = (dims, pressure, {"long_name": long, "units": "m2 s-2"})
-    encoding = {n: {"_FillValue": None} for n in (*coords, *bounds)} | {
-        # The checksum makes a damaged chunk an error instead of a wrong wind.
-        n: {
-            "dtype": "float32",
-            "zlib": True,
-            "complevel": _LEVEL,
-            "fletcher32": True,
-            "_FillValue": None,
-        }
-        for n in fields
-    }
-    return xr.Dataset(fields | bounds, coords), encoding
-
-
-def _attributes(digest: str, case: Case, resources: Resources, info: RunInfo) -> dict[str, Any]:
-    """Return the global attributes: CF's, and all that made the numbers."""
-    scenario, source = case.scenario, f"{info.solver} solver, version {info.solver_version}"
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {
-        "Conventions": "CF-1.8",
-        "title": f"Time-mean wind in {case.site.title}",
-        "institution": "Reverse Backfill",
-        "source": source,
-        "history": f"{now} computed by apps.simulate ({source})",
-        "comment": "Components are along the axes of the house, not of the map.",
-        "rbf_format": FORMAT,
-        "simulation_digest": digest,
-        "site": case.site.name,
-        "site_digest": case.site.content_digest(),
-        "x_axis_bearing": case.site.footprint.x_axis_bearing,
-        "wind_speed": scenario.wind_speed,
-        "wind_from_direction": scenario.wind_from_direction,
-        "screen_loss_factor": scenario.screen_loss_factor,
-        "torn_panels": ", ".join(scenario.torn_panels),
-        "scenario": scenario.canonical_json().decode(),
-        "fidelity": case.fidelity.canonical_json().decode(),
-        "resources": resources.canonical_json().decode(),
-        "solver": info.solver,
-        "solver_version": info.solver_version,
-        "versions": json.dumps(info.versions, sort_keys=True),
-        "converged": np.int32(info.converged),
-        "residual": info.residual,
-        "steps": np.int32(info.steps),
-        "mass_imbalance": info.mass_imbalance,
-        "wall_seconds": info.wall_seconds,
-        "cpu_seconds": info.cpu_seconds,
-    }

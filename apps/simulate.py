@@ -5,6 +5,7 @@ A person runs it with ``python -m apps.simulate --wind-speed 5 --wind-from-direc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +15,8 @@ from pydantic import Field, ValidationError
 
 from apps.datasets import simulation_path
 from apps.deadline import FileDeadline, Unlimited
-from apps.scenarios import Scenario
+from apps.errors import SimulationError
+from apps.scenarios import Scenario, Tear
 from apps.simulators.base import (
     Case,
     Control,
@@ -48,6 +50,8 @@ class SimulateTask(Contract):
     """File to go on from and to write to; a name in the store if none."""
     deadline: str | None = None
     """Deadline file (`apps.deadline`); none if nothing ends the task."""
+    native: bool = False
+    """Whether to write the solver's own grid too, outside the house included; not in the digest."""
 
 
 class SimulateOutcome(Contract):
@@ -86,12 +90,13 @@ def simulate(task: SimulateTask) -> SimulateResult:
     Raises
     ------
     SimulationError
-        If the cases cannot be run at all: too many, or a panel that does not exist.
+        If the cases cannot be run at all: too many, a panel that does not exist, or a native grid
+        asked of a solver that does not write it.
     OSError
         If a result cannot be written.
     """
     control: Control = Unlimited() if task.deadline is None else FileDeadline(Path(task.deadline))
-    simulator = make(task.fidelity.simulator, Path(task.store))
+    simulator = make(task.fidelity.simulator, Path(task.store), native=task.native)
     checkpoint = None if task.checkpoint is None else Path(task.checkpoint)
     outcomes = simulator.run(_cases(task), task.resources, checkpoint, control)
     return SimulateResult(outcomes=tuple(_entry(o) for o in outcomes))
@@ -122,31 +127,42 @@ def _main(
     cells: Annotated[tuple[int, int, int], typer.Option(help="Cells along x, y, z.")] = (32, 20, 8),
     screen_loss_factor: Annotated[float, typer.Option(help="Multiplies every loss.")] = 1.0,
     torn_panel: Annotated[list[str] | None, typer.Option(help="Open panel; repeatable.")] = None,
+    tear: Annotated[
+        list[str] | None,
+        typer.Option(help="PANEL:CENTRE:WIDTH[:OPEN_FRACTION] along the panel, m; repeatable."),
+    ] = None,
+    native: Annotated[bool, typer.Option(help="Also write the solver's own grid.")] = False,
     threads: Annotated[int, typer.Option(help="Threads of the solver.")] = 1,
 ) -> None:
     """Simulate every combination of the given speeds and directions; prints a line per case."""
     from apps.datasets import read_simulation
 
     try:
+        house, fidelity = Site.from_toml(site), Fidelity(cells=cells)
+        tears = _tears(house, torn_panel or (), tear or ())
         scenarios = [
             Scenario(
                 wind_speed=speed,
                 wind_from_direction=direction % 360,
                 screen_loss_factor=screen_loss_factor,
-                torn_panels=tuple(sorted(set(torn_panel or ()))),
+                tears=tears,
             )
             for speed in wind_speed
             for direction in wind_from_direction
         ]
         resources = Resources(threads=threads, batch=min(len(scenarios), 8))
-        house, fidelity = Site.from_toml(site), Fidelity(cells=cells)
     except (RbfError, ValidationError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     for first in range(0, len(scenarios), resources.batch):
         batch = tuple(scenarios[first : first + resources.batch])
         task = SimulateTask(
-            site=house, scenarios=batch, fidelity=fidelity, resources=resources, store=str(store)
+            site=house,
+            scenarios=batch,
+            fidelity=fidelity,
+            resources=resources,
+            store=str(store),
+            native=native,
         )
         try:
             outcomes = simulate(task).outcomes
@@ -162,6 +178,27 @@ def _main(
             run = read_simulation(path)
             mean = float(np.sqrt((run.wind**2).sum(axis=0)).mean())
             typer.echo(f"{name}: {mean:.3f} m/s inside on average, {run.seconds:.2f} s, {path}")
+            if small := run.attrs.get("unresolved_tears"):
+                typer.echo(f"{name}: warning: tears smaller than a cell, area kept alone: {small}")
+
+
+def _tears(site: Site, whole: Sequence[str], parts: Sequence[str]) -> tuple[Tear, ...]:
+    """Return the tears of a command line; raises `SimulationError` or pydantic's error."""
+    panels = {p.name: p for p in site.panels}
+    found = []
+    for name in dict.fromkeys(whole):
+        if name not in panels:
+            msg = f"site {site.name} has no panel {name}; it has {', '.join(panels)}"
+            raise SimulationError(msg, panels=(name,))
+        found.append(Tear.whole(panels[name]))
+    for text in parts:
+        panel, *numbers = text.split(":")
+        fields = dict(zip(("centre", "width", "open_fraction"), numbers, strict=False))
+        if not 2 <= len(numbers) <= 3:
+            msg = f"tear {text!r} is not PANEL:CENTRE:WIDTH[:OPEN_FRACTION]"
+            raise SimulationError(msg, panels=(panel,))
+        found.append(Tear.model_validate({"panel": panel, **fields}))
+    return tuple(found)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ import numpy as np
 from apps.datasets import (
     RunInfo,
     failure_path,
+    native_path,
     read_failure,
     simulation_path,
     write_failure,
+    write_native,
     write_simulation,
 )
 from apps.errors import SimulationError
@@ -63,11 +65,14 @@ class EmbeddedSimulator:
         Folder for the results.
     device : str
         torch device.
+    native : bool
+        Whether to write the solver's own grid too; a finished case without it is run again.
     """
 
-    def __init__(self, store: Path, device: str = "cpu") -> None:
+    def __init__(self, store: Path, device: str = "cpu", native: bool = False) -> None:
         self._store = store
         self._device = device
+        self._native = native
 
     def run(
         self, cases: list[Case], resources: Resources, checkpoint: Path | None, control: Control
@@ -98,7 +103,7 @@ class EmbeddedSimulator:
 
     def _known(self, digest: str) -> Outcome | None:
         path = simulation_path(self._store, digest)
-        if path.exists():
+        if path.exists() and (not self._native or native_path(self._store, digest).exists()):
             return Finished(digest, path, 0.0)
         path = failure_path(self._store, digest)
         if path.exists():
@@ -182,6 +187,8 @@ class EmbeddedSimulator:
 
     def _finish(self, march: March, batch: _Batch, resources: Resources, end: End) -> Outcome:
         """Write the result of a case, or its failure."""
+        from apps.simulators.flow.sample import native_fields, output_fields
+
         case, digest = batch.cases[end.case], batch.digests[end.case]
         tolerance = case.fidelity.tolerance
         reason: str | None = None
@@ -195,7 +202,6 @@ class EmbeddedSimulator:
         if reason is not None:
             write_failure(self._store, digest, case, reason, detail)
             return Failed(digest, reason, detail)
-        wind, pressure = _fields(march, case, end.case)
         info = RunInfo(
             solver=NAME,
             solver_version=solver_version(NAME),
@@ -206,8 +212,13 @@ class EmbeddedSimulator:
             wall_seconds=batch.wall[end.case],
             cpu_seconds=batch.cpu[end.case],
             versions=_versions(),
+            unresolved_tears=_unresolved(march, case),
         )
-        path = write_simulation(self._store, digest, case, resources, wind, pressure, info)
+        place = (self._store, digest, case, resources)
+        if self._native:  # first: the other file says that all is there
+            write_native(*place, march.grid.nodes, native_fields(march, case, end.case), info)
+        fields = output_fields(march, case, end.case)
+        path = write_simulation(*place, fields.wind, fields.pressure, info, fields.turbulence)
         return Finished(digest, path, info.wall_seconds)
 
 
@@ -222,18 +233,11 @@ def _check(cases: list[Case], resources: Resources) -> None:
         case.scenario.check(case.site)
 
 
-def _fields(march: March, case: Case, column: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return wind (3, nz, ny, nx) in m/s and kinematic pressure in m2 s-2 on the site's grid."""
-    from apps.simulators.flow.sample import sample
+def _unresolved(march: March, case: Case) -> tuple[str, ...]:
+    from apps.simulators.flow.tears import unresolved
 
-    flow, grid, target = march.flow, march.grid, case.site.grid()
-    speed = np.float32(case.scenario.wind_speed)
-    wind = [
-        sample(flow.metrics.unpack(field, column), axis, grid, target)
-        for axis, field in enumerate(flow.velocity)
-    ]
-    pressure = sample(flow.metrics.unpack(flow.pressure, column), None, grid, target)
-    return np.stack(wind) * speed, pressure * speed**2
+    found = unresolved(case.site, case.scenario, march.grid)
+    return tuple(dict.fromkeys(t.panel for t in found))
 
 
 def _progress(march: March, batch: _Batch, column: int) -> float:

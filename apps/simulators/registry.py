@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +23,7 @@ class Entry:
 
 
 SIMULATORS = {
-    "embedded": Entry("apps.simulators.embedded", "EmbeddedSimulator", version="1"),
+    "embedded": Entry("apps.simulators.embedded", "EmbeddedSimulator", version="2"),
 }
 
 
@@ -37,11 +38,30 @@ def solver_version(name: str) -> str:
     return _entry(name).version
 
 
-def make(name: str, store: Path) -> Simulator:
-    """Return a simulator that writes into `store`; raises as `solver_version` does."""
+def make(name: str, store: Path, *, native: bool = False) -> Simulator:
+    """Return a simulator that writes into `store`.
+
+    Parameters
+    ----------
+    name : str
+    store : Path
+        Folder of the results.
+    native : bool
+        Whether it writes the solver's own grid too.
+
+    Raises
+    ------
+    SimulationError
+        If there is no simulator of that name, or it does not write its own grid.
+    """
     entry = _entry(name)
     factory = getattr(import_module(entry.module), entry.factory)
-    return cast("Simulator", factory(store))
+    if not native:
+        return cast("Simulator", factory(store))
+    if "native" not in signature(factory).parameters:
+        msg = f"simulator {name} does not write its own grid"
+        raise SimulationError(msg, simulator=name)
+    return cast("Simulator", factory(store, native=True))
 
 
 def _entry(name: str) -> Entry:

@@ -41,10 +41,10 @@ def test_the_site_file_is_the_published_region():
     box = site.footprint
     assert (box.length_x, box.length_y, box.height) == (168.0, 74.0, 5.0)
     assert site.grid().shape == (5, 12, 24)
-    # K = a/U + b through Blevins' table at porosity 0.36, wire 0.25 mm, nu 1.5e-5: U = Re nu / d.
+    # K = a/U + b fitted to Blevins' table at porosity 0.36, wire 0.25 mm, nu 1.5e-5: U = Re nu / d.
     screen = site.panels[0].screen
-    for reynolds, loss in ((20, 8.7), (100, 4.7)):
-        assert screen.loss_coefficient(reynolds * 1.5e-5 / 0.25e-3) == pytest.approx(loss, rel=0.02)
+    for reynolds, loss in ((20, 8.7), (100, 4.7), (400, 3.5)):
+        assert screen.loss_coefficient(reynolds * 1.5e-5 / 0.25e-3) == pytest.approx(loss, rel=0.06)
 
 
 @pytest.mark.parametrize(

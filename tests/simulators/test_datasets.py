@@ -211,12 +211,13 @@ def test_sets_are_named_by_their_content(tmp_path):
         read_ensemble(tmp_path, "0" * 64)
 
 
+TEARS = [{"panel": "east", "centre": 5, "width": 2}, {"panel": "roof", "centre": 5, "width": 2}]
 SCENARIO = st.fixed_dictionaries(
     {
         "wind_speed": st.floats(0.1, 60),
         "wind_from_direction": st.floats(0, 359),
         "screen_loss_factor": st.floats(0, 10),
-        "torn_panels": st.sampled_from([(), ("east",), ("east", "roof")]),
+        "tears": st.sampled_from([[], TEARS[:1], TEARS, [TEARS[0] | {"open_fraction": 0.5}]]),
     }
 )
 

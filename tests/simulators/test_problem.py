@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.scenarios import Scenario
+from apps.scenarios import Scenario, Tear
 from apps.simulators.flow.grid import MARGIN, TOP, build_grid
 from apps.simulators.flow.problem import build_problem
 from edge_agent.contracts.geometry import wind_vector
@@ -31,7 +31,9 @@ def test_panel_edges_get_a_line_where_cells_allow(site):
 @pytest.mark.parametrize("cells", [(14, 12, 6), (9, 5, 4), (31, 22, 11)])
 def test_canopy_and_screens_keep_their_amount_on_any_grid(site, cells):
     grid = build_grid(site, cells)
-    scenario = Scenario(wind_speed=2, wind_from_direction=0, torn_panels=("west_middle",))
+    scenario = Scenario(
+        wind_speed=2, wind_from_direction=0, tears=(Tear(panel="west_middle", centre=15, width=10),)
+    )
     problem = build_problem(site, [scenario], grid)
     dx, dy, dz = (np.diff(n) for n in grid.nodes)
     volume = dz[:, None, None] * dy[:, None] * dx

@@ -19,6 +19,8 @@ _FEW_BELOW, _FEWEST_ABOVE = 5, 3
 #: A panel edge gets a grid line of its own unless that makes a cell narrower than this share of
 #: an even one: narrow cells cost time steps.
 _NARROWEST = 0.5
+#: Axes of a panel's two coordinates.
+ALONG = {"x0": (1, 2), "x1": (1, 2), "y0": (0, 2), "y1": (0, 2), "roof": (0, 1)}
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,10 @@ def build_grid(site: Site, cells: tuple[int, int, int]) -> SolverGrid:
 
 def panel_edges(panels: tuple[Panel, ...], axis: int) -> set[float]:
     """Return where panels begin and end along an axis, m."""
-    along = {"x0": (1, 2), "x1": (1, 2), "y0": (0, 2), "y1": (0, 2), "roof": (0, 1)}
     return {
-        corner[along[panel.face].index(axis)]
+        corner[ALONG[panel.face].index(axis)]
         for panel in panels
-        if axis in along[panel.face]
+        if axis in ALONG[panel.face]
         for corner in (panel.start, panel.end)
     }
 

@@ -14,14 +14,16 @@ import numpy as np
 
 from apps.scenarios import Scenario
 from apps.simulators.flow.grid import SolverGrid
+from apps.simulators.flow.tears import left_of, overlap
 from edge_agent.contracts.geometry import wind_vector
-from edge_agent.contracts.site import Panel, Site
+from edge_agent.contracts.site import CanopyRow, Site
 
 KAPPA = 0.41
 """Von Karman's constant."""
 
-#: Longest mixing length near the house and elsewhere, m: calibrated against k-epsilon runs.
-_LENGTH_NEAR, _LENGTH_FAR = 1.5, 4.0
+#: Longest mixing length near the house and elsewhere, m: the first calibrated against three
+#: k-epsilon runs of OpenFOAM (docs/validation.md).
+_LENGTH_NEAR, _LENGTH_FAR = 2.0, 4.0
 #: Height of the region that counts as near, over the height of the house.
 _NEAR_HEIGHT = 2.0
 #: Wind in the house at the start, over the wind outside; only saves steps.
@@ -65,6 +67,14 @@ class Problem:
     """Drag coefficient of the ground at the lowest cell centre."""
     start: np.ndarray
     """(nz, ny, nx) wind at the start over the undisturbed wind."""
+    viscosity: float = 0.0
+    """Constant part of the viscosity, m (over the wind speed)."""
+    at_sides: np.ndarray | None = None
+    """(4, 2, nz, n) wind where it enters through each side; `inflow` at all of them if none."""
+
+    def entering(self, side: int) -> np.ndarray:
+        """Return the (2, nz, n) wind at a side where it enters."""
+        return self.inflow if self.at_sides is None else np.asarray(self.at_sides[side])
 
     @property
     def size(self) -> int:
@@ -111,12 +121,6 @@ def build_problem(site: Site, scenarios: Sequence[Scenario], grid: SolverGrid) -
     )
 
 
-def overlap(edges: np.ndarray, start: float, end: float) -> np.ndarray:
-    """Return the share of each cell between `edges` that lies between `start` and `end`."""
-    covered = np.minimum(edges[1:], end) - np.maximum(edges[:-1], start)
-    return np.asarray(np.clip(covered / np.diff(edges), 0.0, 1.0))
-
-
 def _inside_house(grid: SolverGrid) -> np.ndarray:
     """Return (1, ny, nx) whether a column stands in the house."""
     (i0, i1), (j0, j1), _ = grid.house
@@ -150,31 +154,38 @@ def _screens(
         shape[2 - axis] = 1
         linear, quadratic = np.zeros(shape), np.zeros(shape)
         for panel in panels:
-            whole = np.array([panel.name not in s.torn_panels for s in scenarios])
-            cover = _cover(panel, axis, grid)[..., None] * (0.5 * factor * whole / distance)
+            left = np.stack([left_of(panel, s, grid) for s in scenarios], axis=-1)
+            cover = left * (0.5 * factor / distance)
             linear += cover * panel.screen.linear / speed
             quadratic += cover * panel.screen.constant
         planes.append(ScreenPlane(axis, index, linear, quadratic))
     return tuple(planes)
 
 
-def _cover(panel: Panel, axis: int, grid: SolverGrid) -> np.ndarray:
-    """Return the covered share of each face of a plane, (nz, ny, nx) with 1 along `axis`."""
-    shares = [np.ones(1)] * 3
-    for other, start, end in zip(
-        [a for a in range(3) if a != axis], panel.start, panel.end, strict=True
-    ):
-        shares[other] = overlap(grid.nodes[other], start, end)
-    x, y, z = shares
-    return z[:, None, None] * y[:, None] * x
-
-
 def _canopy(site: Site, grid: SolverGrid) -> np.ndarray:
-    """Return Cd * LAD of each cell, 1/m; a row thinner than a cell is spread over it."""
+    """Return Cd * LAD of each cell, 1/m; every row keeps its total."""
     total = np.zeros(grid.cells[::-1])
     for row in site.canopy:
         z = overlap(grid.nodes[2], 0.0, row.height)
-        y = overlap(grid.nodes[1], row.start[1], row.end[1])
-        x = overlap(grid.nodes[0], row.start[0], row.end[0])
+        x, y = (_spread(row, axis, grid) for axis in (0, 1))
         total += row.drag_area_density * z[:, None, None] * y[:, None] * x
     return total
+
+
+def _spread(row: CanopyRow, axis: int, grid: SolverGrid) -> np.ndarray:
+    """Return a row's share of each cell along an axis.
+
+    A row thinner than two cells is homogenised: spread over two cells' width about its middle,
+    else rows and alleys would beat with the grid.
+    """
+    nodes, (first, last) = grid.nodes[axis], grid.house[axis]
+    start, end = row.start[axis], row.end[axis]
+    share = overlap(nodes, start, end)
+    two = 2 * float(np.diff(nodes)[share > 0].max(initial=0.0))
+    if end - start >= two:
+        return share
+    low, high = float(nodes[first]), float(nodes[last])
+    begin = min(max((start + end) / 2 - two / 2, low), max(high - two, low))
+    window = overlap(nodes, begin, min(begin + two, high))
+    width = np.diff(nodes)
+    return np.asarray(window * ((share * width).sum() / (window * width).sum()))

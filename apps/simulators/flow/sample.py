@@ -1,10 +1,14 @@
-"""From the solver's staggered grid to the site's output grid."""
+"""From the solver's staggered grid to the site's output grid, or to its own cell centres."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from apps.datasets import Fields
+from apps.simulators.base import Case
 from apps.simulators.flow.grid import SolverGrid
+from apps.simulators.flow.march import March
 from edge_agent.contracts.site import Grid
 
 
@@ -39,3 +43,30 @@ def sample(field: np.ndarray, normal: int | None, grid: SolverGrid, target: Grid
         inside = np.take(result, range(first, stop), axis=dim)
         result = np.moveaxis(np.tensordot(weights, inside, axes=(0, dim)), 0, dim)
     return result.astype(np.float32)
+
+
+def output_fields(march: March, case: Case, column: int) -> Fields:
+    """Return a case of a batch on its site's output grid, in m/s and m."""
+    flow, grid, target = march.flow, march.grid, case.site.grid()
+    speed = np.float32(case.scenario.wind_speed)
+
+    def on_target(field: torch.Tensor, normal: int | None) -> np.ndarray:
+        return sample(flow.metrics.unpack(field, column), normal, grid, target)
+
+    return Fields(
+        np.stack([on_target(f, axis) for axis, f in enumerate(flow.velocity)]) * speed,
+        on_target(flow.pressure, None) * speed**2,
+        {"eddy_viscosity": on_target(flow.viscosity, None) * speed},
+    )
+
+
+def native_fields(march: March, case: Case, column: int) -> Fields:
+    """Return a case of a batch at the solver's cell centres, over the whole domain."""
+    flow, m = march.flow, march.flow.metrics
+    speed = np.float32(case.scenario.wind_speed)
+    centres = [m.middle(f, axis) for axis, f in enumerate(flow.velocity)]
+    return Fields(
+        np.stack([m.unpack(f, column) for f in centres]) * speed,
+        m.unpack(flow.pressure, column) * speed**2,
+        {"eddy_viscosity": m.unpack(flow.viscosity, column) * speed},
+    )

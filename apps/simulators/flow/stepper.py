@@ -42,16 +42,18 @@ class Flow:
             return torch.zeros((z, y, x * n), dtype=torch.float32, device=device)
 
         wind = [m.pack(problem.inflow[a][:, None, None, :]) for a in (0, 1)]
-        self._wind = [wind[0], m.rows(wind[1], nx)]
+        normal = [m.pack(problem.entering(k)[k // 2][:, None, None, :]) for k in range(4)]
+        self._entering = [m.rows(w, 1 if k < 2 else nx) for k, w in enumerate(normal)]
         start = m.pack(problem.start[..., None])
         self.velocity = [
             m.rows(wind[0], nx + 1) * m.faces(start, 0),
-            self._wind[1] * m.faces(start, 1),
+            m.rows(wind[1], nx) * m.faces(start, 1),
             zeros(nx, ny, nz + 1),
         ]
         self.pressure = zeros(nx, ny, nz)
         self._nu = zeros(nx, ny, nz)
         self._drag: list[torch.Tensor] = []
+        self._passing: list[torch.Tensor] = []
         self.projected: list[torch.Tensor] = []
         self._open = [
             m.rows(m.pack(problem.out[side][None, None, None, :]), 1 if side < 2 else nx)
@@ -63,7 +65,8 @@ class Flow:
             self._sum(self._open[side].expand(nz, ny if side < 2 else 1, -1), side // 2)
             for side in range(4)
         )
-        self._open_area = area
+        # A closed box has no open side, and no net flow to share among them.
+        self._open_area = area.clamp(min=1e-12)
         self._set_dt(torch.full((n,), 1e-3, dtype=torch.float32, device=device))
 
     def limit_dt(self, cfl: float) -> None:
@@ -80,18 +83,23 @@ class Flow:
     def renew(self) -> None:
         """Renew eddy viscosity and drag."""
         self._nu = self._closure.viscosity(self.velocity)
-        fresh = self._closure.drag(self.velocity)
+        speed = self._closure.speed(self.velocity)
+        self._passing = self._closure.passing(speed)
+        fresh = self._closure.drag(self.velocity, speed)
         for old, new in zip(self._drag, fresh, strict=False):
             new.lerp_(old, 1 - _RELAX)
         self._drag = fresh
 
     def prepare(self) -> None:
         """Factorise the implicit part; after `renew`, `limit_dt` or `restore`."""
-        self._conductance = self._closure.conductances(self._nu)
+        self._conductance = self._closure.conductances(self._nu, self._passing)
         self._factors = [
             _factorise(drag, below, above, dt)
             for drag, (below, above), dt in zip(
-                self._drag, self._closure.vertical(self._nu), self._dt_rows, strict=True
+                self._drag,
+                self._closure.vertical(self._nu, self._passing),
+                self._dt_rows,
+                strict=True,
             )
         ]
 
@@ -112,6 +120,11 @@ class Flow:
         for a in range(3):
             m.inner(velocity[a], a).sub_(self.projected[a])
         self.pressure.addcmul_(correction, self._per_dt)
+
+    @property
+    def viscosity(self) -> torch.Tensor:
+        """Viscosity at cell centres, m."""
+        return self._nu
 
     def divergence(self) -> torch.Tensor:
         """Return the divergence at cell centres, 1/m."""
@@ -141,13 +154,15 @@ class Flow:
         """Return all that `restore` needs to go on bit for bit."""
         u, v, w = self.velocity
         named = {"u": u, "v": v, "w": w, "p": self.pressure, "nu": self._nu, "dt": self._dt}
-        return named | {f"drag_{k}": d for k, d in enumerate(self._drag)}
+        named |= {f"drag_{k}": d for k, d in enumerate(self._drag)}
+        return named | {f"passing_{k}": p for k, p in enumerate(self._passing)}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take up the state of a flow of the same problem."""
         self.velocity = [state["u"], state["v"], state["w"]]
         self.pressure, self._nu = state["p"], state["nu"]
         self._drag = [state[f"drag_{k}"] for k in range(3) if f"drag_{k}" in state]
+        self._passing = [state[name] for name in sorted(state) if name.startswith("passing_")]
         self._set_dt(state["dt"])
         if self._drag:  # none before the first step
             self.prepare()
@@ -171,10 +186,10 @@ class Flow:
         net: torch.Tensor | float = 0.0
         ends = []
         for a in (0, 1):
-            field, wind = self.velocity[a], self._wind[a]
+            field, wind = self.velocity[a], self._entering[2 * a : 2 * a + 2]
             low, high = m.cut(field, a, 0, 1), m.cut(field, a, -1, 0)
-            low.copy_(torch.lerp(wind, m.cut(field, a, 1, 2), self._open[2 * a]))
-            high.copy_(torch.lerp(wind, m.cut(field, a, -2, -1), self._open[2 * a + 1]))
+            low.copy_(torch.lerp(wind[0], m.cut(field, a, 1, 2), self._open[2 * a]))
+            high.copy_(torch.lerp(wind[1], m.cut(field, a, -2, -1), self._open[2 * a + 1]))
             net = net + self._sum(high - low, a)
             ends.append((low, high))
         excess = (net / self._open_area).float().reshape(1, 1, -1)

@@ -91,7 +91,7 @@ class Transport:
         pairs = []
         for side in (2 * d, 2 * d + 1):
             into = m.pack(problem.into[side][None, None, None, :])
-            wind = problem.inflow[a] if a < 2 else np.zeros((1, problem.size))
+            wind = problem.entering(side)[a] if a < 2 else np.zeros((1, problem.size))
             profile = m.pack(wind[:, None, None, :])
             pairs.append((m.rows(1 - 2 * into, along), m.rows(2 * into * profile, along)))
         return pairs
