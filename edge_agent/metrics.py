@@ -65,6 +65,10 @@ class Counters:
         """Repeats of an identity with another value; the first was kept."""
         self.readings_dropped = 0
         """Oldest readings dropped because the spool was full."""
+        self.records_dropped = 0
+        """Oldest prediction records dropped: the disk failed or the spool was full of them."""
+        self.observer_errors = 0
+        """Observers that raised."""
         self.rejected: Counter[str] = Counter()
         """Readings refused, by reason."""
         self.latencies = Latencies()

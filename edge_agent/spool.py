@@ -1,43 +1,55 @@
-"""Readings on disk: SQLite with one writer thread and group commit.
+"""Readings and prediction records on disk: SQLite with one writer thread and group commit.
 
 A reading is kept once its commit is on the disk; the future of `append` says so. Its identity is
 (sensor, quantity, instant) within the site: equal repeats are dropped, of conflicting ones the
 first is kept. Both are counted.
+
+Prediction records are written with the next group, at the latest ``record_seconds`` after they were
+made: that, and the commit under way, is what a power cut may cost. Nobody waits for them.
+
+What goes upstream is cut into batches (`edge_agent.outbox`), which stay here until they are
+delivered. Bounds on the disk, in this order:
+
+1. Beyond ``max_rows`` readings the oldest that are in a batch already go; their batch has them.
+2. Batches beyond ``max_batch_bytes`` are not cut; readings wait as rows.
+3. With ``hold``, ``max_rows`` readings that are in no batch refuse new ones, which get no receipt:
+   nothing that has a receipt is ever dropped. Without it (nothing goes upstream) the oldest go.
+4. Beyond ``max_records`` prediction records the oldest go: readings and release give them again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from edge_agent.clock import Clock
 from edge_agent.contracts.errors import InvalidReading, SpoolError
-from edge_agent.contracts.observation import Reading
+from edge_agent.contracts.observation import PredictionRecord, Reading, SpooledReading
 from edge_agent.metrics import Counters
 from edge_agent.prediction import instant
+from edge_agent.spool_schema import connect, prepare
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS readings (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    instant INTEGER NOT NULL,      -- data time, microseconds since the Unix epoch
-    time TEXT NOT NULL,            -- data time as it was sent
-    sensor TEXT NOT NULL,
-    quantity TEXT NOT NULL,
-    value REAL NOT NULL,
-    unit TEXT NOT NULL,
-    received_at REAL NOT NULL,     -- wall time, s since the Unix epoch
-    UNIQUE (sensor, quantity, instant)
-)
-"""
-VERSION = 1
+__all__ = ["Kept", "Spool", "SpooledReading"]
+
 #: Rows that one commit may hold.
 GROUP = 2000
+
+_READINGS = (
+    "SELECT sequence, time, sensor, quantity, value, unit, received_at FROM readings "
+    "WHERE sequence > ? ORDER BY sequence LIMIT ?"
+)
+_encode = msgspec.json.Encoder().encode
 
 
 class Kept(NamedTuple):
@@ -51,28 +63,20 @@ class Kept(NamedTuple):
     """Repeats with another value: not kept."""
 
 
-class SpooledReading(NamedTuple):
-    """A reading with its place in the spool."""
-
-    sequence: int
-    """Grows; never given twice."""
-    time: str
-    """Data time as it was sent, ISO 8601."""
-    sensor: str
-    """Sensor name."""
-    quantity: str
-    """Quantity name."""
-    value: float
-    """In `unit`."""
-    unit: str
-    """UDUNITS spelling."""
-    received_at: float
-    """Wall time, s since the Unix epoch."""
-
-
 class _Job(NamedTuple):
     rows: list[tuple[int, str, str, str, float, str, float]]
     done: Future[Kept]
+
+
+class _Task(NamedTuple):
+    run: Callable[[sqlite3.Connection], None]
+    done: Future[None]
+    cut_readings: int = 0
+    cut_records: int = 0
+
+
+#: Nothing came in a while.
+_TICK = _Task(lambda _: None, Future())
 
 
 class Spool:
@@ -85,9 +89,15 @@ class Spool:
     clock : Clock
     counters : Counters
     max_rows : int
-        Beyond it the oldest are dropped and counted.
+        Readings kept; see the module's bounds.
     max_queue : int
         Appends waiting for the disk; beyond it `append` refuses.
+    hold : bool
+        Whether readings wait for their batch: something goes upstream.
+    max_records : int
+        Prediction records kept on disk, and the most that wait in memory for a failing disk.
+    record_seconds : float, s
+        Longest time that a prediction record waits for its commit.
 
     Raises
     ------
@@ -96,23 +106,37 @@ class Spool:
     """
 
     def __init__(
-        self, path: Path, clock: Clock, counters: Counters, *, max_rows: int, max_queue: int
+        self,
+        path: Path,
+        clock: Clock,
+        counters: Counters,
+        *,
+        max_rows: int,
+        max_queue: int,
+        hold: bool = False,
+        max_records: int = 200_000,
+        record_seconds: float = 1.0,
     ) -> None:
         self._path = path
         self._clock = clock
         self._counters = counters
         self._max_rows = max_rows
         self._max_queue = max_queue
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._hold = hold
+        self._max_records = max_records
+        self._record_seconds = record_seconds
+        self._queue: queue.SimpleQueue[_Job | _Task | None] = queue.SimpleQueue()
+        self._records: deque[PredictionRecord] = deque(maxlen=max_records)
         self._closed = False
         try:
-            self._writer = _connect(path)
-            self._prepare(self._writer)
-            self._reader = _connect(path)
-            self._rows = int(self._writer.execute("SELECT count(*) FROM readings").fetchone()[0])
+            self._writer = connect(path)
+            self.id = prepare(self._writer, path)
+            """Made when the spool was created; part of every batch."""
+            self._reader = connect(path)
+            self._count()
         except sqlite3.Error as error:
             msg = f"{path}: cannot open the spool: {error}"
-            raise SpoolError(msg, path=str(path)) from error
+            raise SpoolError(msg, path=str(path), reason="disk") from error
         self._reading = threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="rbf-spool", daemon=True)
         self._thread.start()
@@ -144,6 +168,15 @@ class Spool:
         self._queue.put(job)
         return job.done
 
+    def record(self, record: PredictionRecord) -> None:
+        """Keep a prediction record, in a while; never waits.
+
+        While the disk fails they gather in memory; beyond ``max_records`` the oldest go.
+        """
+        if len(self._records) == self._max_records:
+            self._counters.records_dropped += 1
+        self._records.append(record)
+
     def after(self, sequence: int, limit: int) -> list[SpooledReading]:
         """Return up to `limit` readings after a sequence number, oldest first.
 
@@ -152,18 +185,16 @@ class Spool:
         SpoolError
             If the file cannot be read.
         """
-        sql = (
-            "SELECT sequence, time, sensor, quantity, value, unit, received_at FROM readings "
-            "WHERE sequence > ? ORDER BY sequence LIMIT ?"
-        )
-        try:
-            with self._reading:
-                return [
-                    SpooledReading(*row) for row in self._reader.execute(sql, (sequence, limit))
-                ]
-        except sqlite3.Error as error:
-            msg = f"{self._path}: cannot read the spool: {error}"
-            raise SpoolError(msg, path=str(self._path)) from error
+        return [SpooledReading(*row) for row in self.read(_READINGS, sequence, limit)]
+
+    def now(self) -> float:
+        """Return the wall time, s since the Unix epoch."""
+        return self._clock.now()
+
+    @property
+    def uncut_count(self) -> int:
+        """Readings that are in no batch yet."""
+        return self._uncut
 
     def close(self) -> None:
         """Commit what waits and close; may be called twice."""
@@ -176,49 +207,121 @@ class Spool:
             self._reader.close()
         self._writer.close()
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found not in (0, VERSION):
-            msg = f"{self._path}: spool schema {found}, this agent knows {VERSION}"
-            raise SpoolError(msg, path=str(self._path))
-        connection.execute(SCHEMA)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+    def transact(
+        self, run: Callable[[sqlite3.Connection], None], *, readings: int = 0, records: int = 0
+    ) -> Future[None]:
+        """Run a function on the writer's thread in a transaction of its own.
+
+        Parameters
+        ----------
+        run : callable
+            Takes the connection.
+        readings, records : int
+            How many it puts into a batch.
+        """
+        task = _Task(run, Future(), readings, records)
+        if self._closed:
+            task.done.set_exception(SpoolError("the spool is closed", reason="closed"))
+        else:
+            self._queue.put(task)
+        return task.done
+
+    def read(self, sql: str, *values: int) -> list[tuple[Any, ...]]:
+        """Return the rows of a query.
+
+        Raises
+        ------
+        SpoolError
+            If the file cannot be read.
+        """
+        try:
+            with self._reading:
+                return self._reader.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            msg = f"{self._path}: cannot read the spool: {error}"
+            raise SpoolError(msg, path=str(self._path), reason="disk") from error
+
+    def _count(self) -> None:
+        self._rows: int
+        self._uncut: int
+        self._kept_records: int
+        self._rows, self._uncut, self._kept_records = self._writer.execute(
+            "SELECT (SELECT count(*) FROM readings),"
+            " (SELECT count(*) FROM readings"
+            "  WHERE sequence > (SELECT value FROM cut WHERE what = 'readings')),"
+            " (SELECT count(*) FROM records)"
+        ).fetchone()
 
     def _write_all(self) -> None:
-        while (job := self._queue.get()) is not None:
-            jobs, rows = [job], len(job.rows)
-            last = False
-            while rows < GROUP and not self._queue.empty():
-                more = self._queue.get()
-                if more is None:
-                    last = True
-                    break
-                jobs.append(more)
-                rows += len(more.rows)
-            self._commit(jobs)
-            if last:
-                return
+        flushed = time.monotonic()
+        ended = False
+        while not ended:
+            item: _Job | _Task | None = _TICK
+            with contextlib.suppress(queue.Empty):
+                item = self._queue.get(timeout=self._record_seconds)
+            jobs: list[_Job] = []
+            rows = 0
+            while isinstance(item, _Job):
+                jobs.append(item)
+                rows += len(item.rows)
+                full = rows >= GROUP or self._queue.empty()
+                item = _TICK if full else self._queue.get()
+            ended = item is None
+            due = ended or time.monotonic() - flushed >= self._record_seconds
+            if jobs or (due and self._records):
+                self._commit(jobs)
+                flushed = time.monotonic()
+            if isinstance(item, _Task) and item is not _TICK:
+                self._run(item)
+
+    def _run(self, task: _Task) -> None:
+        try:
+            with self._writer:
+                self._writer.execute("BEGIN IMMEDIATE")
+                task.run(self._writer)
+        except Exception as error:  # noqa: BLE001 - must outlive a full disk; callers are told
+            msg = f"{self._path}: cannot write the spool: {error}"
+            task.done.set_exception(SpoolError(msg, path=str(self._path), reason="disk"))
+            return
+        self._uncut -= task.cut_readings
+        self._kept_records -= task.cut_records
+        task.done.set_result(None)
 
     def _commit(self, jobs: list[_Job]) -> None:
+        if self._hold and self._uncut >= self._max_rows:
+            self._refuse(jobs, "full", f"{self._uncut} readings wait for upstream")
+            jobs = []
+        records = [self._records.popleft() for _ in range(len(self._records))]
         try:
             with self._writer:
                 self._writer.execute("BEGIN IMMEDIATE")
                 kept = [self._insert(job) for job in jobs]
                 new = sum(k.new for k in kept)
                 dropped = self._trim(self._rows + new)
+                lost = self._insert_records(records)
         except Exception as error:  # noqa: BLE001 - must outlive a full disk; callers are told
-            self._counters.rejected["disk"] += sum(len(job.rows) for job in jobs)
-            msg = f"{self._path}: cannot write the spool: {error}"
-            for job in jobs:
-                job.done.set_exception(SpoolError(msg, path=str(self._path), reason="disk"))
+            # What was made meanwhile comes after them.
+            self._records.extendleft(reversed(records))
+            self._refuse(jobs, "disk", f"cannot write the spool: {error}")
             return
+        in_batches = self._rows - self._uncut
         self._rows += new - dropped
-        self._counters.readings_accepted += new
-        self._counters.duplicate += sum(k.duplicate for k in kept)
-        self._counters.conflicting += sum(k.conflicting for k in kept)
-        self._counters.readings_dropped += dropped
+        self._uncut += new - max(0, dropped - in_batches)
+        self._kept_records += len(records) - lost
+        counters = self._counters
+        counters.readings_accepted += new
+        counters.duplicate += sum(k.duplicate for k in kept)
+        counters.conflicting += sum(k.conflicting for k in kept)
+        counters.readings_dropped += 0 if self._hold else dropped
+        counters.records_dropped += lost
         for job, result in zip(jobs, kept, strict=True):
             job.done.set_result(result)
+
+    def _refuse(self, jobs: list[_Job], reason: str, why: str) -> None:
+        self._counters.rejected[reason] += sum(len(job.rows) for job in jobs)
+        for job in jobs:
+            msg = f"{self._path}: {why}"
+            job.done.set_exception(SpoolError(msg, path=str(self._path), reason=reason))
 
     def _insert(self, job: _Job) -> Kept:
         new = duplicate = conflicting = 0
@@ -243,8 +346,24 @@ class Spool:
                 conflicting += 1
         return Kept(new, duplicate, conflicting)
 
+    def _insert_records(self, records: list[PredictionRecord]) -> int:
+        self._writer.executemany(
+            "INSERT INTO records (record) VALUES (?)", [(_encode(r),) for r in records]
+        )
+        excess = self._kept_records + len(records) - self._max_records
+        if excess <= 0:
+            return 0
+        self._writer.execute(
+            "DELETE FROM records WHERE sequence IN "
+            "(SELECT sequence FROM records ORDER BY sequence LIMIT ?)",
+            (excess,),
+        )
+        return excess
+
     def _trim(self, rows: int) -> int:
         excess = rows - self._max_rows
+        if self._hold:
+            excess = min(excess, self._rows - self._uncut)
         if excess <= 0:
             return 0
         self._writer.execute(
@@ -261,12 +380,3 @@ def _check_text(reading: Reading) -> None:
     except UnicodeEncodeError as error:  # found here, or it would spoil the commit of others
         msg = f"reading of {reading.sensor!r} is not valid text"
         raise InvalidReading(msg, reason="text") from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Autocommit: transactions are begun by hand.
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection

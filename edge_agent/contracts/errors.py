@@ -13,6 +13,9 @@ The tree::
     │   ├── GoldenMismatch  the model does not reproduce its golden examples
     │   └── NoSuchRelease   a version that is not there
     ├── SpoolError          readings that cannot be kept now: disk failing or queue full
+    ├── InvalidBatch        an observation batch that cannot be read or is not what it says
+    ├── UpstreamError       a batch that could not be handed upstream
+    ├── InvalidMonitors     a monitors file that cannot be used
     └── AgentUnreachable    nobody answers at the agent's address
 
 Every error has a one-line message that says what to do, and keyword data as attributes.
@@ -93,6 +96,18 @@ class NoSuchRelease(ReleaseError):
 
 class SpoolError(RbfError):
     """Readings cannot be kept now; ``.reason`` is ``full``, ``disk`` or ``closed``."""
+
+
+class InvalidBatch(RbfError, ValueError):
+    """An observation batch cannot be read, or is not what its digest says."""
+
+
+class UpstreamError(RbfError):
+    """A batch could not be handed upstream; ``.refused`` tells whether trying again is useless."""
+
+
+class InvalidMonitors(RbfError, ValueError):
+    """A monitors file cannot be used."""
 
 
 class AgentUnreachable(RbfError):
