@@ -1,16 +1,30 @@
 """When a task must end: a file that somebody else writes and may move. Knows no scheduler.
 
 The file holds ``{"ends_at": UNIX_TIME, "stop": false}``. A watcher beside the tasks writes it,
-whole or not at all; the tasks only read it.
+whole or not at all; the tasks only read it. Where it lies is in the environment variable
+`VARIABLE`, which whoever starts the workers sets.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from apps.errors import OutOfTime
+from apps.simulators.base import Control
+
+#: Names the deadline file of the block that a process runs in.
+VARIABLE = "RBF_DEADLINE"
+
+
+def deadline_file() -> Path | None:
+    """Return the deadline file of this process, None if nothing ends it."""
+    path = os.environ.get(VARIABLE)
+    return Path(path) if path else None
 
 
 class Unlimited:
@@ -66,3 +80,31 @@ class FileDeadline:
             self._seen = seen
         except (OSError, ValueError, KeyError, TypeError):
             return
+
+
+def here() -> Control:
+    """Return the control of this process."""
+    path = deadline_file()
+    return Unlimited() if path is None else FileDeadline(path)
+
+
+def require(control: Control, seconds: float, what: str) -> None:
+    """Return if a step still fits before the end.
+
+    Parameters
+    ----------
+    control : Control
+    seconds : float
+        That the step is expected to take, s.
+    what : str
+        The step, for the message.
+
+    Raises
+    ------
+    OutOfTime
+        If not: nothing is lost, the same task runs again in another block.
+    """
+    left = control.remaining()
+    if control.stop_requested() or left < seconds:
+        msg = f"{what} needs {seconds:.0f} s, the block ends in {left:.0f} s"
+        raise OutOfTime(msg, remaining=left, needed=seconds)

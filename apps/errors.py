@@ -8,6 +8,7 @@ The tree (`RbfError` is in `edge_agent.contracts.errors`)::
         ├── DatasetError      a file that is not what it should be: missing, truncated, wrong site
         ├── TrainingError     a surrogate cannot be fitted or exported
         ├── ValidationError   scores cannot be computed
+        ├── OutOfTime         the next step would not fit into the block; no failure
         └── PublishError      a repository that cannot take the release
 """
 
@@ -36,3 +37,7 @@ class ValidationError(StageError):
 
 class PublishError(StageError):
     """A repository cannot take the release."""
+
+
+class OutOfTime(StageError):
+    """The next step would not fit before the block ends; the task runs again in another."""

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from apps.deadline import deadline_file, here, require
 from apps.publish import PublishResult, PublishTask, publish
 from apps.simulate import SimulateResult, SimulateTask, simulate
+from apps.trace import traced
 from apps.train import TrainResult, TrainTask, train
 from apps.validate import ValidateResult, ValidateTask, validate
 
 #: HighThroughputExecutor serves lower priorities first: what is nearest to a release goes first.
 PUBLISH, VALIDATE, TRAIN, SIMULATE = ({"priority": rank} for rank in range(4))
+
+#: Validation and publication are not begun with less time than this, s.
+SHORT_SECONDS = 5.0
 
 
 def rbf_simulate(
@@ -21,7 +28,12 @@ def rbf_simulate(
     parsl_resource_specification: dict[str, Any] = SIMULATE,  # noqa: ARG001 - Parsl reads it
 ) -> SimulateResult:
     """Run `apps.simulate.simulate` in a block."""
-    return simulate(task)
+    deadline = deadline_file()
+    if task.deadline is None and deadline is not None:
+        task = task.model_copy(update={"deadline": str(deadline)})
+    checkpoint = task.checkpoint or ""
+    with _traced("simulate", Path(checkpoint).name, checkpoint):
+        return simulate(task)
 
 
 def rbf_train(
@@ -29,7 +41,8 @@ def rbf_train(
     parsl_resource_specification: dict[str, Any] = TRAIN,  # noqa: ARG001
 ) -> TrainResult:
     """Run `apps.train.train` in a block."""
-    return train(task)
+    with _traced("train", task.digest()):
+        return train(task, here())
 
 
 def rbf_validate(
@@ -37,7 +50,9 @@ def rbf_validate(
     parsl_resource_specification: dict[str, Any] = VALIDATE,  # noqa: ARG001
 ) -> ValidateResult:
     """Run `apps.validate.validate` in a block."""
-    return validate(task)
+    with _traced("validate", Path(task.candidate).name):
+        require(here(), SHORT_SECONDS, "validation")
+        return validate(task)
 
 
 def rbf_publish(
@@ -45,7 +60,14 @@ def rbf_publish(
     parsl_resource_specification: dict[str, Any] = PUBLISH,  # noqa: ARG001
 ) -> PublishResult:
     """Run `apps.publish.publish` in a block."""
-    return publish(task)
+    with _traced("publish", Path(task.candidate).name):
+        require(here(), SHORT_SECONDS, "publication")
+        return publish(task)
+
+
+def _traced(stage: str, name: str, checkpoint: str = "") -> AbstractContextManager[None]:
+    deadline = deadline_file()
+    return traced(None if deadline is None else deadline.parent, stage, name, checkpoint)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError
 
+from apps.deadline import Unlimited, require
 from apps.errors import TrainingError
+from apps.simulators.base import Control
 from apps.surrogates.base import family, family_settings
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.features import FeatureMap, InputVariable, MastLogLaw
@@ -48,6 +50,8 @@ class TrainTask(Contract):
     """Threads of linear algebra; part of the digest, since sums depend on it in the last bit."""
     data_until: datetime | None = None
     """Data time of the newest reading that steered the simulations."""
+    expected_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """What the training is expected to take, s; not begun in a block that ends before."""
 
     def digest(self) -> str:
         """Return the candidate's name: sha256 over all that determines it, paths left out.
@@ -127,11 +131,23 @@ class Candidate(Contract):
     """Wall time of training and export, s."""
 
 
-def train(task: TrainTask) -> TrainResult:
+def train(task: TrainTask, control: Control | None = None) -> TrainResult:
     """Train a surrogate and write ``candidates/DIGEST/``; what exists is returned as it is.
+
+    The same task gives the same model, byte for byte, however often it was stopped before: nothing
+    is drawn but from its seed, and nothing is written before it is whole. The families so far are
+    fitted in closed form within seconds, so a training that is stopped begins anew.
+
+    Parameters
+    ----------
+    task : TrainTask
+    control : Control, optional
+        Asked before each step (read, fit, export); by default nothing ends the training.
 
     Raises
     ------
+    OutOfTime
+        If the next step would not fit; nothing is written.
     TrainingError
         If there are too few runs, a value is not finite, or the export does not fit the model.
     DatasetError
@@ -147,11 +163,15 @@ def train(task: TrainTask) -> TrainResult:
     folder = Path(task.candidates) / digest
     if (folder / CANDIDATE).is_file():
         return _result(folder, read_candidate(folder))
+    control = Unlimited() if control is None else control
+    require(control, task.expected_seconds, "training")
     started = time.monotonic()
     kind, settings = family(task.family), family_settings(task.family, task.settings)
     data = load_simulations(Path(task.store), sorted(task.digests), task.site)
+    require(control, task.expected_seconds / 2, "the fit")
     with blas_threads(task.threads):
         surrogate = kind.fit(data, task.site, settings, task.seed)
+        require(control, 0.0, "the export")
         model = canonical_bytes(surrogate.to_onnx())
         low, high = float(data.wind_speed.min()), float(data.wind_speed.max())
         parity = check_parity(surrogate, model, low, high)

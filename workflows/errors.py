@@ -6,6 +6,7 @@ The tree (`RbfError` is in `edge_agent.contracts.errors`)::
     └── CampaignError
         ├── LedgerError     a ledger of another campaign, another schema, or in use
         ├── MachineError    no such machine, or its Parsl configuration does not start
+        │   └── SchedulerError  the batch scheduler does not answer, or refuses
         └── AgentError      the campaign's edge agent does not start
 """
 
@@ -26,3 +27,7 @@ class MachineError(CampaignError):
 
 class AgentError(CampaignError):
     """The campaign's edge agent does not start."""
+
+
+class SchedulerError(MachineError):
+    """The batch scheduler does not answer, or refuses."""

@@ -11,6 +11,9 @@ from pathlib import Path
 #: A Unix socket's path is at most 107 bytes long (Linux, unix(7)).
 SOCKET_PATH_LIMIT = 107
 
+#: Folder of the blocks in the folder of Parsl's logs, which is all that a machine module is told.
+BLOCKS = "blocks"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -47,6 +50,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Simulations that go on later."""
         return self.root / "checkpoints"
+
+    @property
+    def blocks(self) -> Path:
+        """What blocks of a batch scheduler write, a folder for each job."""
+        return self.parsl / BLOCKS
 
     @property
     def parsl(self) -> Path:

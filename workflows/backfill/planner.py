@@ -203,9 +203,7 @@ def _choice(
     done = min(tasks, slots * (useful - cut * backlog.checkpoint_seconds) / run_time.seconds)
     if useful <= backlog.checkpoint_seconds or done <= 0:
         return None
-    shape = BlockShape(
-        nodes, per_node * run_time.cores, minutes, run_time.cores, window.partition
-    )
+    shape = BlockShape(nodes, per_node * run_time.cores, minutes, run_time.cores, window.partition)
     hours = (idle + useful) / 3600
     return Decision(
         shape,
