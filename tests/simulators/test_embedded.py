@@ -25,6 +25,7 @@ from apps.simulators.flow import march as march_module
 from apps.simulators.flow.stepper import Flow
 from apps.simulators.registry import solver_version
 
+DOOR = Tear(panel="door", centre=1, width=1)
 #: Interior wind of the golden case, m/s: (component, z, y, x) -> value.
 GOLDEN = {
     (0, 1, 2, 1): 0.81723,
@@ -222,9 +223,7 @@ def test_batches_that_cannot_be(site, cases, resources, store):
     other = Case(site, cases[0].scenario, Fidelity(cells=(10, 10, 6)))
     with pytest.raises(SimulationError, match="different sites or fidelities"):
         simulator.run([cases[0], other], resources, None, Unlimited())
-    door = Scenario(
-        wind_speed=3, wind_from_direction=0, tears=(Tear(panel="door", centre=1, width=1),)
-    )
+    door = Scenario(wind_speed=3, wind_from_direction=0, tears=(DOOR,))
     with pytest.raises(SimulationError, match="no panel door"):
         simulator.run([replace(cases[0], scenario=door)], resources, None, Unlimited())
 

@@ -10,6 +10,9 @@ from apps.simulators.flow.march import March
 from apps.simulators.flow.problem import Problem, ScreenPlane, build_problem
 from apps.simulators.flow.sample import sample
 
+DOOR = Tear(panel="door", centre=1, width=1)
+MIDDLE = Tear(panel="west_middle", centre=15, width=10)
+
 
 def march(problem, tolerance=1e-2):
     """March to the end and return (fields on the house's cells, end) per case."""
@@ -96,7 +99,7 @@ def test_no_jump_where_the_wind_is_along_a_side(site):
 
 def test_torn_panel_lets_wind_in(site):
     whole = Scenario(wind_speed=4, wind_from_direction=270)
-    torn = whole.model_copy(update={"tears": (Tear(panel="west_middle", centre=15, width=10),)})
+    torn = whole.model_copy(update={"tears": (MIDDLE,)})
     before, after = winds(site, [whole, torn])
     assert speed(after) > 1.05 * speed(before)
     # The jet stands behind the tear: more there than beside it.
@@ -119,8 +122,6 @@ def test_mass_is_kept(site):
 
 
 def test_unknown_panel_is_an_error(site):
-    scenario = Scenario(
-        wind_speed=4, wind_from_direction=0, tears=(Tear(panel="door", centre=1, width=1),)
-    )
+    scenario = Scenario(wind_speed=4, wind_from_direction=0, tears=(DOOR,))
     with pytest.raises(SimulationError, match="no panel door"):
         build_problem(site, [scenario], build_grid(site, (14, 12, 6)))

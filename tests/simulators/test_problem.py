@@ -10,6 +10,8 @@ from apps.simulators.flow.grid import MARGIN, TOP, build_grid
 from apps.simulators.flow.problem import build_problem
 from edge_agent.contracts.geometry import wind_vector
 
+MIDDLE = Tear(panel="west_middle", centre=15, width=10)
+
 
 @given(st.tuples(st.integers(4, 90), st.integers(4, 90), st.integers(4, 40)))
 def test_grid_has_the_cells_asked_for_and_lines_on_the_walls(site, cells):
@@ -31,9 +33,7 @@ def test_panel_edges_get_a_line_where_cells_allow(site):
 @pytest.mark.parametrize("cells", [(14, 12, 6), (9, 5, 4), (31, 22, 11)])
 def test_canopy_and_screens_keep_their_amount_on_any_grid(site, cells):
     grid = build_grid(site, cells)
-    scenario = Scenario(
-        wind_speed=2, wind_from_direction=0, tears=(Tear(panel="west_middle", centre=15, width=10),)
-    )
+    scenario = Scenario(wind_speed=2, wind_from_direction=0, tears=(MIDDLE,))
     problem = build_problem(site, [scenario], grid)
     dx, dy, dz = (np.diff(n) for n in grid.nodes)
     volume = dz[:, None, None] * dy[:, None] * dx
