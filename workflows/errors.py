@@ -7,6 +7,7 @@ The tree (`RbfError` is in `edge_agent.contracts.errors`)::
         ├── LedgerError     a ledger of another campaign, another schema, or in use
         ├── MachineError    no such machine, or its Parsl configuration does not start
         │   └── SchedulerError  the batch scheduler does not answer, or refuses
+        │       └── NoWindow    the planner wants no block now
         └── AgentError      the campaign's edge agent does not start
 """
 
@@ -31,3 +32,7 @@ class AgentError(CampaignError):
 
 class SchedulerError(MachineError):
     """The batch scheduler does not answer, or refuses."""
+
+
+class NoWindow(SchedulerError):
+    """The planner wants no block now."""

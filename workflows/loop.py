@@ -8,7 +8,9 @@ follows from it.
 from __future__ import annotations
 
 import hashlib
+import math
 import queue
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from typing import Any, TypeVar
 import structlog
 
 from apps.datasets import write_ensemble
+from apps.errors import OutOfTime
 from apps.parsl_apps import Stages
 from apps.publish import PublishResult, PublishTask
 from apps.scenarios import Scenario
@@ -31,17 +34,30 @@ from apps.validate import ValidateResult, ValidateTask
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.features import MastLogLaw
 from edge_agent.contracts.site import Site
+from workflows.backfill.planner import Backlog, RunTime
 from workflows.config import Campaign
 from workflows.decisions import FROZEN, Finish, Plan, Standing, Tally, Train, decide
 from workflows.errors import LedgerError
 from workflows.layout import RunFolder
 from workflows.ledger import ROLES, CandidateRow, CandidateState, Ledger, Role
+from workflows.machine import Machine
 from workflows.steering import cover, next_scenarios, recent_winds
 
 TICK_SECONDS = 0.2
 
-#: A task that takes its worker down so often is recorded as a failure; one that raises, so often.
+#: A task that takes its worker down so often is recorded as a failure; one whose disk fails, too.
+#: A block that ends under its tasks counts for none of them.
 ATTEMPTS = 3
+
+#: A task that came back unfinished goes out again after this, s: its block takes no more by then.
+AGAIN_SECONDS = 1.0
+
+#: Run time of a simulation task and of a training before any was measured, s.
+GUESS_SECONDS = 20.0
+GUESS_TRAINING_SECONDS = 10.0
+
+#: Run times that the planner is told are over so many of the latest tasks.
+RECENT = 30
 
 log = structlog.get_logger()
 
@@ -69,8 +85,8 @@ class CampaignLoop:
         What to do, where, and what is known already.
     stages : Stages
         The four stages.
-    workers : int
-        Tasks that run at once. One more waits beside each: enough to keep every worker busy, few
+    machine : Machine
+        Where tasks run. For each that runs one more waits: enough to keep every worker busy, few
         enough that the next scenarios still follow the latest weather.
     on_tick : callable
         Called several times a second; stores new readings, keeps the agent up, shows progress.
@@ -84,7 +100,7 @@ class CampaignLoop:
         ledger: Ledger,
         stages: Stages,
         *,
-        workers: int,
+        machine: Machine,
         on_tick: Callable[[CampaignLoop], None] = lambda _loop: None,
     ) -> None:
         self.campaign = campaign
@@ -92,14 +108,15 @@ class CampaignLoop:
         self.ledger = ledger
         self._folder = folder
         self._stages = stages
-        self._workers = workers
-        self._depth = 2 * workers
+        self._machine = machine
         self._on_tick = on_tick
         self._solver_version = solver_version(campaign.fidelity.simulator)
         self._feature_map = MastLogLaw.for_site(site)
         self._pending: deque[tuple[str, Scenario]] = deque()
         self._in_flight: dict[Future[Any], _Job] = {}
         self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._later: deque[tuple[float, _Job]] = deque()
+        self._task_seconds: deque[float] = deque(maxlen=RECENT)
         self._started = time.monotonic()
 
     @property
@@ -109,8 +126,9 @@ class CampaignLoop:
         Parsl does not tell what has started; candidates go first, then tasks in order.
         """
         stages = [job.stage for job in self._in_flight.values()]
+        workers = self._machine.slots()
         counts = {s: stages.count(s) for s in ("publish", "validate", "train") if s in stages}
-        free = self._workers - sum(counts.values())
+        free = workers - sum(counts.values())
         simulations = [len(j.digests) for j in self._in_flight.values() if j.stage == "simulate"]
         return counts | {"simulate": sum(simulations[: max(0, free)])}
 
@@ -121,6 +139,44 @@ class CampaignLoop:
             role: Tally(*(rows.count((role, state)) for state in ("planned", "done", "failed")))
             for role in ROLES
         }
+
+    @property
+    def _depth(self) -> int:
+        """Simulation tasks in flight at most; some before the machine has a single worker."""
+        return 2 * max(1, self._machine.slots())
+
+    def backlog(self) -> Backlog:
+        """Return the work that is left, that in flight included."""
+        tallies = self.tallies()
+        cases = sum(tally.planned for tally in tallies.values())
+        for role in FROZEN:
+            tally = tallies[role]
+            cases += max(0, getattr(self.campaign.frozen, role) - tally.done - tally.planned)
+        if not self._out_of_time():
+            training = tallies["training"]
+            known = training.done + training.failed + training.planned
+            cases += max(0, self.campaign.budget.simulations - known)
+        seconds = list(self._task_seconds) or [GUESS_SECONDS]
+        threads = self.campaign.resources.threads
+        others = [j for j in self._in_flight.values() if j.stage != "simulate"]
+        others += [j for _, j in self._later if j.stage != "simulate"]
+        return Backlog(
+            tasks=math.ceil(cases / self.campaign.resources.batch),
+            run_times=(
+                RunTime(threads, max(0.1, statistics.mean(seconds)), statistics.pstdev(seconds)),
+            ),
+            training_seconds=self._training_seconds() if others else 0.0,
+        )
+
+    def _out_of_time(self) -> bool:
+        return time.monotonic() - self._started >= self.campaign.budget.wall_seconds
+
+    def _training_seconds(self) -> float:
+        """Return what the next training is expected to take, s."""
+        known = [c.result.get("train_seconds") for c in self.ledger.candidates()]
+        measured = [float(s) for s in known if s is not None]
+        # More runs than last time, and another node perhaps.
+        return 2 * measured[-1] + 1 if measured else GUESS_TRAINING_SECONDS
 
     def run(self) -> None:
         """Go on until the budget is spent and everything that follows from it is done.
@@ -138,10 +194,12 @@ class CampaignLoop:
                     self._plan(action)
                 elif isinstance(action, Train):
                     self._train()
-                elif isinstance(action, Finish) and not self._in_flight:
+                elif isinstance(action, Finish) and not self._in_flight and not self._later:
                     return
             self._submit_pending()
+            self._machine.set_backlog(self.backlog())
             self._collect()
+            self._note(self._machine.take_events())
             self._on_tick(self)
 
     def _recover(self) -> None:
@@ -154,14 +212,14 @@ class CampaignLoop:
 
     def _standing(self) -> Standing:
         cases = sum(len(job.digests) for job in self._in_flight.values())
+        cases += sum(len(job.digests) for _, job in self._later)
         candidates = self.ledger.candidates()
-        elapsed = time.monotonic() - self._started
         return Standing(
             tallies=self.tallies(),
             room=self._depth * self.campaign.resources.batch - cases - len(self._pending),
             last_trained=len(candidates[-1].task["digests"]) if candidates else 0,
             candidate_open=any(c.state in ("training", "trained", "accepted") for c in candidates),
-            out_of_time=elapsed >= self.campaign.budget.wall_seconds,
+            out_of_time=self._out_of_time(),
         )
 
     def _plan(self, action: Plan) -> None:
@@ -196,6 +254,8 @@ class CampaignLoop:
 
     def _submit_pending(self) -> None:
         batch = self.campaign.resources.batch
+        while self._later and self._later[0][0] <= time.monotonic():
+            self._submit(self._later.popleft()[1])
         while self._pending:
             tasks = sum(job.stage == "simulate" for job in self._in_flight.values())
             if tasks >= self._depth:
@@ -235,15 +295,33 @@ class CampaignLoop:
             else:
                 self._broken(job, error)
 
+    def _note(self, events: list[tuple[str, dict[str, Any]]]) -> None:
+        """Write down what the machine did."""
+        for kind, data in events:
+            self.ledger.event(kind, **data)
+            log.info(kind, **data)
+
+    def _again(self, job: _Job) -> None:
+        self._later.append((time.monotonic() + AGAIN_SECONDS, job))
+
     def _broken(self, job: _Job, error: BaseException) -> None:
+        if isinstance(error, OutOfTime):
+            self.ledger.event("task_deferred", stage=job.stage, reason=str(error))
+            self._again(job)
+            return
         lost = self._stages.lost(error)
+        blameless = lost and self._machine.blameless(error)
         self.ledger.event(
             "task_lost" if lost else "task_error",
             stage=job.stage,
             attempt=job.attempts,
+            blameless=blameless,
             error=f"{type(error).__name__}: {error}",
         )
         log.warning("task did not end well", stage=job.stage, error=str(error), lost=lost)
+        if blameless:
+            self._again(job)
+            return
         if (lost or isinstance(error, OSError)) and job.attempts < ATTEMPTS:
             job.attempts += 1
             self._submit(job)
@@ -262,7 +340,13 @@ class CampaignLoop:
                 self.ledger.fail(outcome.digest, outcome.reason or "unknown")
         if any(outcome.status == "unfinished" for outcome in result.outcomes):
             # The same cases again: whichever block takes them goes on from their checkpoint.
-            self._submit(_Job("simulate", job.task, digests=job.digests))
+            progress = [round(outcome.progress, 3) for outcome in result.outcomes]
+            self.ledger.event("task_unfinished", stage=job.stage, progress=progress)
+            self._again(_Job("simulate", job.task, digests=job.digests))
+            return
+        seconds = sum(o.seconds for o in result.outcomes if o.status == "finished")
+        if seconds > 0:  # zero: their files were there already
+            self._task_seconds.append(seconds)
 
     def _train(self) -> None:
         rows = [
@@ -282,6 +366,7 @@ class CampaignLoop:
             seed=self.campaign.seed,
             threads=self.campaign.resources.threads,
             data_until=None if newest is None else datetime.fromisoformat(newest),
+            expected_seconds=self._training_seconds(),
         )
         self.ledger.add_candidate(task.model_dump(mode="json"))
         self._advance(self.ledger.candidates()[-1])

@@ -77,6 +77,7 @@ class Session:
         from apps.parsl_apps import parsl_stages
         from workflows.edge import ReplayProcess
         from workflows.loop import CampaignLoop
+        from workflows.machine import machine_of
         from workflows.view import make_view
 
         folder = self._folder
@@ -98,7 +99,7 @@ class Session:
                     folder,
                     self._ledger,
                     parsl_stages(config.executors[0].label),
-                    workers=_workers(config),
+                    machine=machine_of(config),
                     on_tick=lambda loop: self._tick(loop, edge, log, view),
                 )
                 loop.run()
@@ -206,15 +207,6 @@ class Session:
         console.print(summary_table(summary))
         view.say(f"summary: {folder.summary}")
         view.say(f"report:  {folder.report}")
-
-
-def _workers(config: Config) -> int:
-    """Return how many tasks run at once when every block is up."""
-    workers = 0
-    for executor in config.executors:
-        provider = executor.provider
-        workers += executor.max_workers_per_node * provider.max_blocks * provider.nodes_per_block
-    return int(workers)
 
 
 def _log_to(path: Path) -> None:

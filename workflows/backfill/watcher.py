@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -147,7 +146,7 @@ class Watcher:
             if self._pool is None and self._launch is not None:
                 self._start(self._launch)
             if self._pool is not None and self._pool.poll() is not None:
-                status = self._pool.returncode
+                status: int = self._pool.returncode
                 if silent < self._patience / 4 and not self._superseded():
                     _say(f"the pool has ended with status {status}")
                     return abs(status)
