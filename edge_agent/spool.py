@@ -35,9 +35,13 @@ import msgspec
 
 from edge_agent.clock import Clock
 from edge_agent.contracts.errors import InvalidReading, SpoolError
-from edge_agent.contracts.observation import PredictionRecord, Reading, SpooledReading
+from edge_agent.contracts.observation import (
+    PredictionRecord,
+    Reading,
+    SpooledReading,
+    instant_us,
+)
 from edge_agent.metrics import Counters
-from edge_agent.prediction import instant
 from edge_agent.spool_schema import connect, prepare
 
 __all__ = ["Kept", "Spool", "SpooledReading"]
@@ -161,7 +165,7 @@ class Spool:
         for reading, _ in readings:
             _check_text(reading)
         rows = [
-            (round(instant(t) * 1e6), r.time, r.sensor, r.quantity, float(r.value), r.unit, now)
+            (instant_us(t), r.time, r.sensor, r.quantity, float(r.value), r.unit, now)
             for r, t in readings
         ]
         job = _Job(rows, Future())

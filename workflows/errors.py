@@ -8,6 +8,7 @@ The tree (`RbfError` is in `edge_agent.contracts.errors`)::
         ├── MachineError    no such machine, or its Parsl configuration does not start
         │   └── SchedulerError  the batch scheduler does not answer, or refuses
         │       └── NoWindow    the planner wants no block now
+        ├── ObservationError  the store of observations cannot be used
         └── AgentError      the campaign's edge agent does not start
 """
 
@@ -24,6 +25,10 @@ class LedgerError(CampaignError):
 
 class MachineError(CampaignError):
     """A machine cannot be used."""
+
+
+class ObservationError(CampaignError):
+    """The store of observations cannot be used."""
 
 
 class AgentError(CampaignError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +19,8 @@ from edge_agent.contracts.errors import InvalidBatch, InvalidReading
 from edge_agent.contracts.model import sha256
 
 FORMAT = "rbf-observations/1"
+SUFFIX = ".rbfobs"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: Largest document that is unpacked, bytes: a few kilobytes can claim to be gigabytes.
 MAX_DOCUMENT = 64 * 2**20
@@ -190,6 +192,22 @@ def as_series(readings: Sequence[SpooledReading]) -> tuple[Series, ...]:
         )
         for (sensor, quantity, unit), rows in groups.items()
     )
+
+
+def instant_us(time: datetime) -> int:
+    """Return us since the Unix epoch; a time without a zone is taken as UTC."""
+    aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    return (aware - EPOCH) // timedelta(microseconds=1)
+
+
+def batch_name(digest: str, number: int) -> str:
+    """Return the name of a batch's file; names sort by number."""
+    return f"{number:012d}-{digest}{SUFFIX}"
+
+
+def digest_of_name(name: str) -> str:
+    """Return the digest in a batch's file name."""
+    return name.removesuffix(SUFFIX).partition("-")[2]
 
 
 def pack(batch: Batch) -> PackedBatch:

@@ -1,0 +1,129 @@
+"""Sections of the agent's configuration file: upstream, MQTT, checks of readings, monitors."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from edge_agent.contracts.model import Contract
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class UpstreamSettings(Contract):
+    """``[upstream]``: where batches of readings and prediction records go."""
+
+    folder: Path | None = None
+    """A folder that the receiving end empties, such as a mounted share."""
+    url: str | None = None
+    """Address of the receiving end, such as ``https://hpc.example.org/rbf/v1/observations``;
+    plain HTTP on loopback only."""
+    token_file: Path | None = None
+    """File with the token that the receiving end asks for; needed beyond loopback."""
+    batch_rows: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    """A batch is cut when so many readings are in none."""
+    batch_seconds: Seconds = 60.0
+    """A batch is cut at least so often while anything waits, s."""
+    batch_bytes: Annotated[int, Field(ge=2**16)] = 256 * 2**20
+    """Batches kept on disk while upstream cannot be reached, bytes compressed; a reading takes
+    about 15. Beyond it readings wait as rows."""
+    retry_seconds: Seconds = 1.0
+    """Pause after the first failed delivery, s; it doubles."""
+    retry_max_seconds: Seconds = 60.0
+    """Longest pause between deliveries, s."""
+    timeout_seconds: Seconds = 20.0
+    """For one delivery, s."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.folder is None) == (self.url is None):
+            msg = "give either folder or url"
+            raise ValueError(msg)
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                msg = f"url {self.url!r} is neither http:// nor https://"
+                raise ValueError(msg)
+            if not is_loopback(parts.hostname) and not (
+                parts.scheme == "https" and self.token_file is not None
+            ):
+                msg = f"{parts.hostname} is not loopback: use https:// and a token_file"
+                raise ValueError(msg)
+        return self
+
+
+class MqttSettings(Contract):
+    """``[mqtt]``: the broker that the sensors speak to."""
+
+    host: str = "127.0.0.1"
+    """The broker; beyond loopback TLS and a password are needed."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    """Its port; 8883 is usual with TLS."""
+    tls: bool = False
+    """Whether to use TLS."""
+    ca_file: Path | None = None
+    """Certificate of the broker's authority; the system's if none."""
+    username: str | None = None
+    """Name at the broker."""
+    password_file: Path | None = None
+    """File with the password."""
+    client_id: str | None = None
+    """Name of this client; the broker lets one of each in. ``rbf-agent-SITE`` if none."""
+    keepalive_seconds: Annotated[int, Field(ge=1, le=65535)] = 15
+    """The broker is asked for a sign of life after so long a silence, s."""
+    retry_seconds: Seconds = 0.2
+    """Pause before connecting again, s; it doubles."""
+    retry_max_seconds: Seconds = 10.0
+    """Longest pause, s."""
+    max_waiting: Annotated[int, Field(ge=1)] = 5000
+    """Messages taken from the broker that wait for the disk; beyond it they are dropped without
+    a receipt, and their senders repeat them."""
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        guarded = self.tls and self.username is not None and self.password_file is not None
+        if not is_loopback(self.host) and not guarded:
+            msg = f"{self.host} is not loopback: set tls, username and password_file"
+            raise ValueError(msg)
+        return self
+
+
+class IngestSettings(Contract):
+    """``[ingest]``: how readings are checked and brought together."""
+
+    ahead_seconds: Seconds = 120.0
+    """A data time this far ahead of our clock is refused as clock skew, s. Old ones are taken:
+    they come late, or from a replay."""
+    gap_seconds: Seconds = 1500.0
+    """Silence of a sensor in data time that counts as a gap, s; the mast's interval is 600."""
+    stuck_count: Annotated[int, Field(ge=2)] = 6
+    """So many equal values of a sensor in a row, and it counts as stuck; see docs/observations.md
+    for the longest runs of the mast record."""
+    hold_seconds: Seconds = 1800.0
+    """How long the last value of a missing or stuck sensor stands in for it in data time, s."""
+    wait_seconds: Seconds = 5.0
+    """How long an incomplete set of readings waits for the rest, wall time, s."""
+
+
+class MonitorSettings(Contract):
+    """``[monitors]``: what is watched, and how alarms are tuned."""
+
+    file: Path | None = None
+    """Calibrated detectors and signatures (`apps.signatures`); without it only staleness and
+    range are watched."""
+    staleness_seconds: Seconds = 7 * 86400.0
+    """Age of the data behind the active release that raises an alarm, s of data time."""
+    out_of_range_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of the last day's predictions outside the trained range that raises an alarm."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine's own loopback."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
