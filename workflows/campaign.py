@@ -1,6 +1,6 @@
 """Run a campaign: simulate, train, validate, publish, and serve while it goes on.
 
-python workflows/campaign.py [--campaign FILE] [--out DIR] [--resume] [--machine NAME]
+python workflows/campaign.py [--campaign FILE] [--out DIR] [--resume] [--machine NAME] [--dry-run]
 """
 
 from __future__ import annotations
@@ -48,6 +48,12 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the campaign in the folder.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what would be asked of the scheduler; submit nothing."
+        ),
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines even in a terminal.")] = False,
 ) -> None:
     """Simulate, train, validate and publish; the edge agent serves meanwhile.
@@ -63,6 +69,9 @@ def run(
         site = settings.load_site(campaign)
         record = settings.record_path(campaign)
         make_config = _machine(machine or settings.machine)
+        if dry_run:
+            typer.echo(_dry_run(settings, make_config, out or RUNS / settings.name))
+            return
         folder = _folder(settings, out, resume=resume)
         ledger = Ledger(folder.ledger, _identity(settings, site))
     except RbfError as error:
@@ -89,6 +98,17 @@ def _identity(campaign: Campaign, site: Site) -> str:
     # The budget is not part of it: a campaign may be resumed with more time or simulations.
     settings = campaign.model_dump(mode="json", exclude={"budget", "machine", "replay"})
     return sha256(canonical_json({"campaign": settings, "site": site.content_digest()}))
+
+
+def _dry_run(campaign: Campaign, make_config: MakeConfig, out: Path) -> str:
+    from workflows.backfill.dryrun import describe
+    from workflows.backlog import work_left
+    from workflows.decisions import Tally
+    from workflows.ledger import ROLES
+
+    fresh = {role: Tally() for role in ROLES}
+    backlog = work_left(campaign, fresh, (), out_of_time=False, training=0.0)
+    return describe(make_config(RunFolder(out.resolve()).parsl), backlog)
 
 
 def _machine(name: str) -> MakeConfig:

@@ -8,40 +8,38 @@ follows from it.
 from __future__ import annotations
 
 import hashlib
-import math
 import queue
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
-from apps.datasets import write_ensemble
 from apps.errors import OutOfTime
 from apps.parsl_apps import Stages
-from apps.publish import PublishResult, PublishTask
+from apps.publish import PublishResult
 from apps.scenarios import Scenario
 from apps.simulate import SimulateResult, SimulateTask
 from apps.simulators.base import Case, simulation_digest
 from apps.simulators.registry import solver_version
 from apps.train import TrainResult, TrainTask
-from apps.validate import ValidateResult, ValidateTask
+from apps.validate import ValidateResult
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.features import MastLogLaw
 from edge_agent.contracts.site import Site
-from workflows.backfill.planner import Backlog, RunTime
+from workflows.backfill.planner import Backlog
+from workflows.backlog import training_estimate, work_left
 from workflows.config import Campaign
-from workflows.decisions import FROZEN, Finish, Plan, Standing, Tally, Train, decide
-from workflows.errors import LedgerError
+from workflows.decisions import Finish, Plan, Standing, Tally, Train, decide
 from workflows.layout import RunFolder
 from workflows.ledger import ROLES, CandidateRow, CandidateState, Ledger, Role
 from workflows.machine import Machine
 from workflows.steering import cover, next_scenarios, recent_winds
+from workflows.tasks import publication_task, required, training_task, validation_task
 
 TICK_SECONDS = 0.2
 
@@ -52,16 +50,10 @@ ATTEMPTS = 3
 #: A task that came back unfinished goes out again after this, s: its block takes no more by then.
 AGAIN_SECONDS = 1.0
 
-#: Run time of a simulation task and of a training before any was measured, s.
-GUESS_SECONDS = 20.0
-GUESS_TRAINING_SECONDS = 10.0
-
 #: Run times that the planner is told are over so many of the latest tasks.
 RECENT = 30
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -147,36 +139,18 @@ class CampaignLoop:
 
     def backlog(self) -> Backlog:
         """Return the work that is left, that in flight included."""
-        tallies = self.tallies()
-        cases = sum(tally.planned for tally in tallies.values())
-        for role in FROZEN:
-            tally = tallies[role]
-            cases += max(0, getattr(self.campaign.frozen, role) - tally.done - tally.planned)
-        if not self._out_of_time():
-            training = tallies["training"]
-            known = training.done + training.failed + training.planned
-            cases += max(0, self.campaign.budget.simulations - known)
-        seconds = list(self._task_seconds) or [GUESS_SECONDS]
-        threads = self.campaign.resources.threads
-        others = [j for j in self._in_flight.values() if j.stage != "simulate"]
-        others += [j for _, j in self._later if j.stage != "simulate"]
-        return Backlog(
-            tasks=math.ceil(cases / self.campaign.resources.batch),
-            run_times=(
-                RunTime(threads, max(0.1, statistics.mean(seconds)), statistics.pstdev(seconds)),
-            ),
-            training_seconds=self._training_seconds() if others else 0.0,
+        jobs = [*self._in_flight.values(), *(job for _, job in self._later)]
+        candidate = any(job.stage != "simulate" for job in jobs)
+        return work_left(
+            self.campaign,
+            self.tallies(),
+            self._task_seconds,
+            out_of_time=self._out_of_time(),
+            training=training_estimate(self.ledger.candidates()) if candidate else 0.0,
         )
 
     def _out_of_time(self) -> bool:
         return time.monotonic() - self._started >= self.campaign.budget.wall_seconds
-
-    def _training_seconds(self) -> float:
-        """Return what the next training is expected to take, s."""
-        known = [c.result.get("train_seconds") for c in self.ledger.candidates()]
-        measured = [float(s) for s in known if s is not None]
-        # More runs than last time, and another node perhaps.
-        return 2 * measured[-1] + 1 if measured else GUESS_TRAINING_SECONDS
 
     def run(self) -> None:
         """Go on until the budget is spent and everything that follows from it is done.
@@ -199,7 +173,7 @@ class CampaignLoop:
             self._submit_pending()
             self._machine.set_backlog(self.backlog())
             self._collect()
-            self._note(self._machine.take_events())
+            self.note(self._machine.take_events())
             self._on_tick(self)
 
     def _recover(self) -> None:
@@ -295,7 +269,7 @@ class CampaignLoop:
             else:
                 self._broken(job, error)
 
-    def _note(self, events: list[tuple[str, dict[str, Any]]]) -> None:
+    def note(self, events: list[tuple[str, dict[str, Any]]]) -> None:
         """Write down what the machine did."""
         for kind, data in events:
             self.ledger.event(kind, **data)
@@ -349,25 +323,7 @@ class CampaignLoop:
             self._task_seconds.append(seconds)
 
     def _train(self) -> None:
-        rows = [
-            row
-            for row in self.ledger.simulations()
-            if row.role == "training" and row.state == "done"
-        ]
-        digests = tuple(sorted(row.digest for row in rows))
-        write_ensemble(self._folder.ensembles, digests)
-        newest = max((row.data_until for row in rows if row.data_until), default=None)
-        task = TrainTask(
-            site=self.site,
-            family=self.campaign.training.family,
-            digests=digests,
-            store=str(self._folder.simulations),
-            candidates=str(self._folder.candidates),
-            seed=self.campaign.seed,
-            threads=self.campaign.resources.threads,
-            data_until=None if newest is None else datetime.fromisoformat(newest),
-            expected_seconds=self._training_seconds(),
-        )
+        task = training_task(self.campaign, self.site, self._folder, self.ledger)
         self.ledger.add_candidate(task.model_dump(mode="json"))
         self._advance(self.ledger.candidates()[-1])
 
@@ -377,40 +333,16 @@ class CampaignLoop:
             task = TrainTask.model_validate(candidate.task)
             self._submit(_Job("train", task, number=candidate.number))
         elif candidate.state == "trained":
-            self._submit(_Job("validate", self._validation(candidate), number=candidate.number))
+            check = validation_task(self.campaign, self.site, self._folder, self.ledger, candidate)
+            self._submit(_Job("validate", check, number=candidate.number))
         elif candidate.state == "accepted":
             created = datetime.now(UTC).isoformat(timespec="milliseconds")
             self.ledger.reserve_version(candidate.number, created)
-            self._submit(_Job("publish", self._publication(candidate), number=candidate.number))
+            release = publication_task(self.site, self._folder, self._candidate(candidate.number))
+            self._submit(_Job("publish", release, number=candidate.number))
 
     def _train_ended(self, job: _Job, result: TrainResult) -> None:
         self._move(job, "trained", folder=result.folder, train_seconds=result.seconds)
-
-    def _validation(self, candidate: CandidateRow) -> ValidateTask:
-        sets = {
-            role: tuple(
-                sorted(
-                    row.digest
-                    for row in self.ledger.simulations()
-                    if row.role == role and row.state == "done"
-                )
-            )
-            for role in FROZEN
-        }
-        for digests in sets.values():
-            write_ensemble(self._folder.ensembles, digests)
-        published = [c for c in self.ledger.candidates() if c.state == "published"]
-        previous = published[-1].folder if published else None
-        return ValidateTask(
-            site=self.site,
-            candidate=_known(candidate.folder),
-            store=str(self._folder.simulations),
-            frozen_sets=sets,
-            previous=previous,
-            fidelity=str(self.campaign.fidelity),
-            level=self.campaign.training.interval_level,
-            min_improvement=self.campaign.training.min_improvement,
-        )
 
     def _validate_ended(self, job: _Job, result: ValidateResult) -> None:
         verdict = result.verdict
@@ -421,32 +353,14 @@ class CampaignLoop:
             scores={name: s.model_dump(mode="json") for name, s in result.scores.items()},
         )
 
-    def _publication(self, candidate: CandidateRow) -> PublishTask:
-        row = self._candidate(candidate.number)
-        return PublishTask(
-            site=self.site,
-            version=_known(row.version),
-            candidate=_known(row.folder),
-            repository=str(self._folder.repository),
-            created=datetime.fromisoformat(_known(row.created)),
-        )
-
     def _publish_ended(self, job: _Job, result: PublishResult) -> None:
         self._move(job, "published", version=result.version, published_at=time.time())
         self.ledger.event("published", version=result.version)
 
     def _move(self, job: _Job, state: CandidateState, **known: Any) -> None:  # noqa: ANN401 - JSON
-        number = _known(job.number)
+        number = required(job.number)
         self.ledger.update_candidate(number, state, **known)
         self._advance(self._candidate(number))
 
     def _candidate(self, number: int) -> CandidateRow:
         return next(c for c in self.ledger.candidates() if c.number == number)
-
-
-def _known(value: T | None) -> T:
-    """Return a field that the ledger holds from an earlier state on."""
-    if value is None:
-        msg = "the ledger lacks what an earlier state must have written"
-        raise LedgerError(msg)
-    return value

@@ -92,6 +92,7 @@ class Session:
         try:
             edge.ensure()
             replay.start(log.data_time[-1] if log.data_time else None)
+            machine = machine_of(config)
             with parsl.load(config):
                 loop = CampaignLoop(
                     self._campaign,
@@ -99,11 +100,12 @@ class Session:
                     folder,
                     self._ledger,
                     parsl_stages(config.executors[0].label),
-                    machine=machine_of(config),
+                    machine=machine,
                     on_tick=lambda loop: self._tick(loop, edge, log, view),
                 )
                 loop.run()
                 self._wait_serving(edge, log, view)
+            loop.note(machine.take_events())
             replay.stop()
             status = edge.client.status()
         finally:

@@ -30,6 +30,9 @@ from workflows.errors import MachineError, NoWindow, SchedulerError
 #: Between two rounds of the thread, s; also the campaign's heartbeat to its blocks.
 ROUND_SECONDS = 1.0
 
+#: How long the end of a campaign waits for its blocks to go by themselves, s.
+END_SECONDS = 8.0
+
 log = structlog.get_logger()
 
 
@@ -93,9 +96,7 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]  # Parsl has 
         self._ending.set()
         if self._thread is not None:
             self._thread.join()
-        left = [job for job, block in self.gaps.blocks.items() if not block.over]
-        if left:
-            self.gaps.cancel(left)
+        self.gaps.end(END_SECONDS)
         super().shutdown(timeout)
 
     def slots(self) -> int:

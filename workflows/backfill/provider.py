@@ -111,13 +111,17 @@ class GapProvider(SlurmProvider):  # type: ignore[misc]  # Parsl has no types
         """Return the blocks whose pools may take tasks."""
         return [block for block in self.blocks.values() if block.working]
 
-    def decide(self, now: float) -> tuple[Decision, tuple[Window, ...]]:
+    def decide(
+        self, now: float, more: Sequence[BlockShape] = ()
+    ) -> tuple[Decision, tuple[Window, ...]]:
         """Ask the planner for the next block.
 
         Parameters
         ----------
         now : float
             Unix time, s.
+        more : sequence of BlockShape
+            To be counted as waiting too.
 
         Returns
         -------
@@ -130,7 +134,7 @@ class GapProvider(SlurmProvider):  # type: ignore[misc]  # Parsl has no types
         SchedulerError
             If Slurm does not answer.
         """
-        waiting = [block.shape for block in self.waiting()]
+        waiting = [*(block.shape for block in self.waiting()), *more]
         if self.fixed is not None:
             shape = None if waiting else self.fixed
             return Decision(shape, f"{self.fixed}: fixed, whatever the windows"), ()
@@ -189,7 +193,7 @@ class GapProvider(SlurmProvider):  # type: ignore[misc]  # Parsl has no types
         workers = shape.cores // shape.cores_per_task
         command = command.replace("WORKERS", str(workers))
         command = command.replace("WALLTIME", str(60 * shape.minutes))
-        launcher = SrunLauncher(debug=False) if shape.nodes > 1 else SimpleLauncher()
+        launcher = SrunLauncher() if shape.nodes > 1 else SimpleLauncher()
         options = self.scheduler_options + f"#SBATCH --cpus-per-task={shape.cores}\n"
         # Since 22.05 a step no longer inherits the job's cores.
         steps = f"export SRUN_CPUS_PER_TASK={shape.cores}\n" if shape.nodes > 1 else ""
@@ -303,8 +307,31 @@ class GapProvider(SlurmProvider):  # type: ignore[misc]  # Parsl has no types
             folder.mkdir(parents=True, exist_ok=True)
             (folder / LEAVE).touch()
 
+    def end(self, seconds: float) -> None:
+        """Cancel the blocks that wait, let the others go, and see all of them end.
+
+        Parameters
+        ----------
+        seconds : float
+            To wait for each kind of end, s.
+        """
+        self.cancel([block.job for block in self.waiting()])
+        for block in self.working():
+            self.leave(block)
+        for last in (False, True):
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                self.refresh()
+                if all(block.closed for block in self.blocks.values()):
+                    return
+                time.sleep(0.5)
+            if not last:
+                self.cancel([b.job for b in self.blocks.values() if not b.over])
+
     def cancel(self, job_ids: Sequence[str]) -> list[bool]:
-        """Cancel blocks; the executor does so at the campaign's end alone."""
+        """Cancel blocks; nobody does before the campaign's end."""
+        if not job_ids:
+            return []
         for job in job_ids:
             if job in self.blocks:
                 self.leave(self.blocks[job])

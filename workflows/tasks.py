@@ -1,0 +1,89 @@
+"""The tasks of a candidate's stages, made from what the ledger holds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypeVar
+
+from apps.datasets import write_ensemble
+from apps.publish import PublishTask
+from apps.train import TrainTask
+from apps.validate import ValidateTask
+from edge_agent.contracts.site import Site
+from workflows.backlog import training_estimate
+from workflows.config import Campaign
+from workflows.decisions import FROZEN
+from workflows.errors import LedgerError
+from workflows.layout import RunFolder
+from workflows.ledger import CandidateRow, Ledger, Role, SimulationRow
+
+T = TypeVar("T")
+
+
+def training_task(campaign: Campaign, site: Site, folder: RunFolder, ledger: Ledger) -> TrainTask:
+    """Return a training on every training simulation that is done; writes its manifest."""
+    rows = [row for row in ledger.simulations() if row.role == "training" and row.state == "done"]
+    digests = tuple(sorted(row.digest for row in rows))
+    write_ensemble(folder.ensembles, digests)
+    newest = max((row.data_until for row in rows if row.data_until), default=None)
+    return TrainTask(
+        site=site,
+        family=campaign.training.family,
+        digests=digests,
+        store=str(folder.simulations),
+        candidates=str(folder.candidates),
+        seed=campaign.seed,
+        threads=campaign.resources.threads,
+        data_until=None if newest is None else datetime.fromisoformat(newest),
+        expected_seconds=training_estimate(ledger.candidates()),
+    )
+
+
+def validation_task(
+    campaign: Campaign, site: Site, folder: RunFolder, ledger: Ledger, candidate: CandidateRow
+) -> ValidateTask:
+    """Return the validation of a trained candidate; writes the frozen sets' manifests."""
+    rows = ledger.simulations()
+    sets = {role: _done(rows, role) for role in FROZEN}
+    for digests in sets.values():
+        write_ensemble(folder.ensembles, digests)
+    published = [c for c in ledger.candidates() if c.state == "published"]
+    return ValidateTask(
+        site=site,
+        candidate=required(candidate.folder),
+        store=str(folder.simulations),
+        frozen_sets=sets,
+        previous=published[-1].folder if published else None,
+        fidelity=str(campaign.fidelity),
+        level=campaign.training.interval_level,
+        min_improvement=campaign.training.min_improvement,
+    )
+
+
+def publication_task(site: Site, folder: RunFolder, row: CandidateRow) -> PublishTask:
+    """Return the publication of an accepted candidate that has its version."""
+    return PublishTask(
+        site=site,
+        version=required(row.version),
+        candidate=required(row.folder),
+        repository=str(folder.repository),
+        created=datetime.fromisoformat(required(row.created)),
+    )
+
+
+def required(value: T | None) -> T:
+    """Return a field that the ledger holds from an earlier state on.
+
+    Raises
+    ------
+    LedgerError
+        If it does not.
+    """
+    if value is None:
+        msg = "the ledger lacks what an earlier state must have written"
+        raise LedgerError(msg)
+    return value
+
+
+def _done(rows: list[SimulationRow], role: Role) -> tuple[str, ...]:
+    return tuple(sorted(row.digest for row in rows if row.role == role and row.state == "done"))
