@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import msgspec
 import numpy as np
+import structlog
 
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.config import AgentConfig
@@ -32,8 +33,16 @@ from edge_agent.slots import Slot, Slots
 from edge_agent.spool import Kept, Spool, SpooledReading
 from edge_agent.updates import FolderSource, ReleaseSource, clear_incoming
 
+log = structlog.get_logger(__name__)
+
 #: A reading that can be used, with its data time.
 Checked = tuple[Reading, datetime]
+#: Called with readings and, where the release needs them, the prediction made from them.
+Observer = Callable[[Sequence[Checked], Prediction | None], None]
+
+# The flags of a single row, shared by all answers.
+_INSIDE, _OUTSIDE = np.zeros(1, bool), np.ones(1, bool)
+_INSIDE.flags.writeable = _OUTSIDE.flags.writeable = False
 
 
 class EdgeAgent:
@@ -68,6 +77,12 @@ class EdgeAgent:
         self._last_staleness: float | None = None
         self.after_swap: Callable[[], None] = lambda: None
         """Called on the poller's thread after each swap."""
+        self.observers: list[Observer] = []
+        """See `observe`; each must return within microseconds (queue the work elsewhere)."""
+        self.gauges: dict[str, tuple[str, Callable[[], float | None]]] = {}
+        """Metric name (without ``rbf_``) to help text and value; read when scraped."""
+        self.sections: dict[str, Callable[[], Any]] = {}
+        """Further parts of `status`, by name; each gives JSON values."""
 
     def start(self) -> Self:
         """Take the state folder, load what served last, and begin to look for releases.
@@ -241,6 +256,19 @@ class EdgeAgent:
                 self._newest = (at, reading.time)
         return kept
 
+    def observe(self, readings: Sequence[Checked], prediction: Prediction | None) -> None:
+        """Tell the observers of readings taken and what was predicted from them.
+
+        The server calls this after the answer has gone out. An observer that raises is logged and
+        counted, and harms nobody else.
+        """
+        for observer in self.observers:
+            try:
+                observer(readings, prediction)
+            except Exception:  # whatever an observer does, serving goes on
+                self.counters.observer_errors += 1
+                log.exception("an observer failed")
+
     def readings(self, after: int = 0, limit: int = 1000) -> list[SpooledReading]:
         """Return kept readings after a sequence number; raises `SpoolError`."""
         return self._spool.after(after, limit)
@@ -281,18 +309,25 @@ class EdgeAgent:
             "started_at": self.started_at,
             "now": self.clock.now(),
             "rss_bytes": _resident_bytes(),
+            **{name: section() for name, section in self.sections.items()},
         }
 
     def _answer(self, slot: Slot, rows: np.ndarray, newest: tuple[float, str] | None) -> Prediction:
         found = slot.model.run(rows)
-        outside = np.any((rows < slot.minimum) | (rows > slot.maximum), axis=1)
+        if len(rows) == 1:
+            outside = _INSIDE
+            for value, (low, high) in zip(rows[0].tolist(), slot.limits, strict=True):
+                if not low <= value <= high:
+                    outside = _OUTSIDE
+        else:
+            outside = np.any((rows < slot.minimum) | (rows > slot.maximum), axis=1)
         staleness = None
         if newest is not None and slot.data_until is not None:
             staleness = newest[0] - slot.data_until
         self._last_staleness = staleness
         counters = self.counters
         counters.answered += 1
-        counters.out_of_range += bool(outside.any())
+        counters.out_of_range += outside is not _INSIDE and bool(outside.any())
         return Prediction(
             version=slot.version,
             wind=found["wind"],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from edge_agent.contracts.errors import InvalidInput
@@ -14,6 +15,7 @@ from edge_agent.contracts.errors import InvalidInput
 Inputs = Mapping[str, float | Sequence[float] | np.ndarray] | Sequence[Any] | np.ndarray
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SINGLE = np.dtype(np.float32)
 
 
 class SensorWind(NamedTuple):
@@ -25,8 +27,9 @@ class SensorWind(NamedTuple):
     """Standard deviation over the ensemble, m/s."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+# A msgspec struct is made three times faster than a frozen dataclass, and without a
+# cycle of its own it need not be tracked by the collector.
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An answer, with where it came from."""
 
     version: int
@@ -47,7 +50,7 @@ class Prediction:
     """When it was answered, s since the Unix epoch."""
     inputs: np.ndarray
     """(batch, n) float32: what the model was given."""
-    sensors: dict[str, SensorWind] = field(default_factory=dict)
+    sensors: dict[str, SensorWind] = msgspec.field(default_factory=dict)
     """Wind at the interior sensors, for predictions from readings."""
 
 
@@ -66,6 +69,31 @@ def as_rows(inputs: Inputs, columns: tuple[str, ...], max_batch: int) -> np.ndar
     InvalidInput
         For NaN or infinity, a wrong shape, an unknown or missing name, too large a batch.
     """
+    if type(inputs) is np.ndarray and inputs.dtype == _SINGLE and inputs.flags.c_contiguous:
+        rows = inputs  # what callers in a hurry send: nothing to convert
+    else:
+        rows = _converted(inputs, columns)
+    if rows.ndim == 1:
+        rows = rows[None]
+    if rows.ndim != 2 or rows.shape[1] != len(columns) or not len(rows):
+        msg = (
+            f"inputs have shape {np.shape(rows)}, expected (batch, {len(columns)}): "
+            f"{', '.join(columns)}"
+        )
+        raise InvalidInput(msg, shape=rows.shape)
+    if len(rows) > max_batch:
+        msg = f"batch of {len(rows)}; at most {max_batch} in one request"
+        raise InvalidInput(msg, shape=rows.shape)
+    # Singles cannot overflow a sum of doubles: it is finite if and only if all of them are.
+    total = sum(rows[0].tolist()) if len(rows) == 1 else float(rows.sum(dtype=np.float64))
+    if not math.isfinite(total):
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        msg = f"input {columns[column]!r} of row {row} is not a finite float32"
+        raise InvalidInput(msg, name=columns[column], row=int(row))
+    return rows
+
+
+def _converted(inputs: Inputs, columns: tuple[str, ...]) -> np.ndarray:
     parts: Any = inputs
     if isinstance(inputs, Mapping):
         _check_names(inputs, columns)
@@ -78,21 +106,6 @@ def as_rows(inputs: Inputs, columns: tuple[str, ...], max_batch: int) -> np.ndar
         raise InvalidInput(msg) from error
     if isinstance(inputs, Mapping):
         rows = rows.T
-    if rows.ndim == 1:
-        rows = rows[None]
-    if rows.ndim != 2 or rows.shape[1] != len(columns) or not len(rows):
-        msg = (
-            f"inputs have shape {np.shape(rows)}, expected (batch, {len(columns)}): "
-            f"{', '.join(columns)}"
-        )
-        raise InvalidInput(msg, shape=rows.shape)
-    if len(rows) > max_batch:
-        msg = f"batch of {len(rows)}; at most {max_batch} in one request"
-        raise InvalidInput(msg, shape=rows.shape)
-    if not np.isfinite(rows).all():
-        row, column = np.argwhere(~np.isfinite(rows))[0]
-        msg = f"input {columns[column]!r} of row {row} is not a finite float32"
-        raise InvalidInput(msg, name=columns[column], row=int(row))
     return np.ascontiguousarray(rows)
 
 

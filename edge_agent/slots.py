@@ -20,7 +20,7 @@ from edge_agent.contracts.errors import GoldenMismatch, NoSuchRelease, ReleaseEr
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.geometry import interpolation_weights
 from edge_agent.contracts.release import Release
-from edge_agent.inference import Model, OnnxModel
+from edge_agent.inference import Model, load_model
 from edge_agent.journal import ActiveState, Journal, Swap
 from edge_agent.prediction import instant
 from edge_agent.promotion import held_after_rollback
@@ -45,6 +45,8 @@ class Slot:
     """(n,) float32: lower ends of the trained range."""
     maximum: np.ndarray
     """(n,) float32: upper ends."""
+    limits: tuple[tuple[float, float], ...]
+    """The same, as pairs."""
     sources: frozenset[tuple[str, str]]
     """(sensor, quantity) of the readings that the feature map needs."""
     sensor_names: tuple[str, ...]
@@ -77,23 +79,25 @@ def load(stored: StoredRelease, *, now: float, warm_up_runs: int) -> Slot:
         If the model cannot be loaded or does not fit its manifest.
     """
     release = stored.release
-    model = OnnxModel(stored.files["model.onnx"])
-    missing = {output.name for output in release.outputs} - set(model.outputs)
-    if missing:
-        msg = f"the model of release {release.version} lacks the outputs {sorted(missing)}"
-        raise ReleaseError(msg, reason="model", version=release.version)
+    shape = (3, *release.grid.shape)
+    model = load_model(
+        stored.files["model.onnx"], len(release.inputs), {o.name: shape for o in release.outputs}
+    )
     inputs = check_golden(stored, model)
     for _ in range(warm_up_runs):
         model.run(np.ascontiguousarray(inputs[:1]))
     points = np.array([s.position for s in release.sensors], dtype=float).reshape(-1, 3)
     until = release.training.data_until
+    minimum = np.array([v.minimum for v in release.inputs], dtype=np.float32)
+    maximum = np.array([v.maximum for v in release.inputs], dtype=np.float32)
     return Slot(
         version=release.version,
         release=release,
         model=model,
         columns=tuple(v.name for v in release.inputs),
-        minimum=np.array([v.minimum for v in release.inputs], dtype=np.float32),
-        maximum=np.array([v.maximum for v in release.inputs], dtype=np.float32),
+        minimum=minimum,
+        maximum=maximum,
+        limits=tuple(zip(minimum.tolist(), maximum.tolist(), strict=True)),
         sources=frozenset((s.sensor, s.quantity) for s in release.feature_map.sources),
         sensor_names=tuple(s.name for s in release.sensors),
         sensor_weights=np.ascontiguousarray(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
@@ -71,6 +71,8 @@ class Response:
     content_type: str = "application/json"
     headers: Sequence[tuple[str, str]] = field(default=())
     """Further headers."""
+    after: Callable[[], None] | None = None
+    """What to do once the answer has gone out."""
 
 
 class RequestParser:

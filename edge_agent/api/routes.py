@@ -225,8 +225,8 @@ class Routes:
     def _readings(self, request: Request, _local: bool) -> Answer:
         started = time.perf_counter()
         agent = self._agent
-        body = decoded_body(request, agent.config.max_body_bytes)
-        readings, malformed = parse_readings(body)
+        content = decoded_body(request, agent.config.max_body_bytes)
+        readings, malformed = parse_readings(content)
         agent.counters.rejected["format"] += len(malformed)
         good, bad = agent.check_readings(readings)
         problems: list[RbfError] = [*malformed, *bad]
@@ -237,7 +237,9 @@ class Routes:
             return _when(agent.keep_readings(good), self._not_ready, self.error)
         if not agent.needs(readings):
             agent.keep_readings(good)
-            return Response(202, [_json({"kept": len(good)})])
+            return Response(
+                202, [_json({"kept": len(good)})], after=lambda: agent.observe(good, None)
+            )
         try:
             # Before the readings are queued: waking the spool's thread first would make the answer
             # wait for the interpreter lock.
@@ -257,7 +259,7 @@ class Routes:
             "wall_time": prediction.wall_time,
             "kept": len(good),
         }
-        response = _ok(answer)
+        response = Response(200, [_json(answer)], after=lambda: agent.observe(good, prediction))
         agent.counters.latencies.record(time.perf_counter() - started)
         return response
 

@@ -146,6 +146,8 @@ class Connection(asyncio.Protocol):
         self.since = self._server.loop.time()
         if not keep:
             self.close()
+        if response.after is not None:
+            response.after()
 
     def _resume_reading(self) -> None:
         if not self._ended and not self._closing:
