@@ -107,6 +107,7 @@ class EdgeAgent:
                 self.counters,
                 max_rows=config.spool_rows,
                 max_queue=config.spool_queue,
+                hold=config.upstream is not None,
             )
             self._slots.restore()
         except BaseException:
@@ -143,6 +144,16 @@ class EdgeAgent:
     def ready(self) -> bool:
         """Whether a release serves."""
         return self._slots.pair.active is not None
+
+    @property
+    def spool(self) -> Spool:
+        """The readings on disk; for those that send them on."""
+        return self._spool
+
+    def sources(self) -> frozenset[tuple[str, str]]:
+        """Return the (sensor, quantity) that the active release needs; none before the first."""
+        active = self._slots.pair.active
+        return frozenset() if active is None else active.sources
 
     @property
     def versions(self) -> list[int]:
@@ -233,9 +244,10 @@ class EdgeAgent:
         """Return the readings that can be used, with their data times, and errors for the rest."""
         good: list[Checked] = []
         bad: list[InvalidReading] = []
+        latest = self.clock.now() + self.config.ingest.ahead_seconds
         for reading in readings:
             try:
-                good.append((reading, check_reading(reading)))
+                good.append((reading, check_reading(reading, latest)))
             except InvalidReading as error:
                 self.counters.rejected[error.reason] += 1
                 bad.append(error)

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.repository import Channel
+from edge_agent.settings import IngestSettings, MonitorSettings, MqttSettings, UpstreamSettings
 
 #: Longest path of a Unix socket, bytes: ``sun_path`` holds 108 with the closing NUL.
 SOCKET_PATH_BYTES = 107
@@ -61,6 +62,15 @@ class AgentConfig(Contract):
     spool_queue: Annotated[int, Field(gt=0)] = 10_000
     """Messages waiting for the disk; beyond it readings are refused with 503."""
 
+    ingest: IngestSettings = IngestSettings()
+    """How readings are checked and brought together."""
+    mqtt: MqttSettings | None = None
+    """The broker that the sensors speak to; none: readings come over HTTP alone."""
+    upstream: UpstreamSettings | None = None
+    """Where readings and prediction records go; none: the newest ``spool_rows`` stay here."""
+    monitors: MonitorSettings = MonitorSettings()
+    """What is watched."""
+
     @field_validator("host")
     @classmethod
     def _loopback(cls, host: str) -> str:
@@ -84,9 +94,12 @@ class AgentConfig(Contract):
         """
         config = super().from_toml(path)
         folder = Path(path).resolve().parent
-        paths = {
+        paths: dict[str, object] = {
             "repository": (folder / config.repository).resolve(),
             "state": (folder / config.state).resolve(),
+            "mqtt": config.mqtt and config.mqtt.within(folder),
+            "upstream": config.upstream and config.upstream.within(folder),
+            "monitors": config.monitors.within(folder),
         }
         if config.unix_socket is not None:
             paths["unix_socket"] = folder / config.unix_socket

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -15,6 +16,7 @@ from edge_agent.api.server import Server
 from edge_agent.config import AgentConfig
 from edge_agent.contracts import storage
 from edge_agent.contracts.model import Contract, canonical_json
+from edge_agent.field import FieldServices
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +74,12 @@ async def _run(config: AgentConfig) -> None:
     # What outlives a request is put out of the collector's sight: a full collection costs several
     # milliseconds, and would come in the middle of some answer.
     agent.after_swap = gc.freeze
-    agent.start()
-    try:
+    with contextlib.ExitStack() as closing:
+        agent.start()
+        closing.callback(agent.close)
+        field = FieldServices(agent)
+        closing.callback(field.close)
+        field.start()
         server = Server(agent)
         await server.start()
         address = Address(
@@ -91,5 +97,3 @@ async def _run(config: AgentConfig) -> None:
         log.info("stopping")
         file.unlink(missing_ok=True)
         await server.stop()
-    finally:
-        agent.close()

@@ -14,7 +14,17 @@ from edge_agent.contracts.model import Contract
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class UpstreamSettings(Contract):
+class Section(Contract):
+    """A section of the file; its relative paths are relative to the file's folder."""
+
+    def within(self, folder: Path) -> Self:
+        """Return the section with absolute paths."""
+        values = ((name, getattr(self, name)) for name in type(self).model_fields)
+        paths = {name: folder / value for name, value in values if isinstance(value, Path)}
+        return self.model_copy(update=paths)
+
+
+class UpstreamSettings(Section):
     """``[upstream]``: where batches of readings and prediction records go."""
 
     folder: Path | None = None
@@ -56,7 +66,7 @@ class UpstreamSettings(Contract):
         return self
 
 
-class MqttSettings(Contract):
+class MqttSettings(Section):
     """``[mqtt]``: the broker that the sensors speak to."""
 
     host: str = "127.0.0.1"
@@ -92,7 +102,7 @@ class MqttSettings(Contract):
         return self
 
 
-class IngestSettings(Contract):
+class IngestSettings(Section):
     """``[ingest]``: how readings are checked and brought together."""
 
     ahead_seconds: Seconds = 120.0
@@ -109,7 +119,7 @@ class IngestSettings(Contract):
     """How long an incomplete set of readings waits for the rest, wall time, s."""
 
 
-class MonitorSettings(Contract):
+class MonitorSettings(Section):
     """``[monitors]``: what is watched, and how alarms are tuned."""
 
     file: Path | None = None

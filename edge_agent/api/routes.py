@@ -93,6 +93,7 @@ class Routes:
             f"{self._model}/infer": {"POST": lambda r, _l: self._infer(r, None)},
             "/rbf/v1/status": {"GET": lambda _r, _l: _ok(agent.status())},
             "/rbf/v1/readings": {"GET": self._read, "POST": self._readings},
+            "/rbf/v1/push": {"POST": self._push},
             "/rbf/v1/rollback": {"POST": self._rollback},
             "/rbf/v1/pull": {"POST": self._pull},
         }
@@ -262,6 +263,20 @@ class Routes:
         response = Response(200, [_json(answer)], after=lambda: agent.observe(good, prediction))
         agent.counters.latencies.record(time.perf_counter() - started)
         return response
+
+    def _push(self, request: Request, _local: bool) -> Answer:
+        # The answer is a receipt: it waits for the commit, and for no prediction.
+        agent = self._agent
+        readings, malformed = parse_readings(decoded_body(request, agent.config.max_body_bytes))
+        agent.counters.rejected["format"] += len(malformed)
+        good, bad = agent.check_readings(readings)
+        problems = [{"reason": e.reason, "error": str(e)} for e in (*malformed, *bad)]
+
+        def receipt(kept: Kept) -> Response:
+            body = {"kept": kept.new + kept.duplicate, **kept._asdict(), "rejected": problems}
+            return Response(200, [_json(body)], after=lambda: agent.observe(good, None))
+
+        return _when(agent.keep_readings(good), receipt, self.error)
 
     def _some_bad(self, problems: Sequence[RbfError], kept: Kept) -> Response:
         count = kept.new + kept.duplicate

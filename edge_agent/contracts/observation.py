@@ -49,13 +49,20 @@ class Reading(NamedTuple):
     """UDUNITS spelling; must be the quantity's."""
 
 
-def check_reading(reading: Reading) -> datetime:
+def check_reading(reading: Reading, latest: float | None = None) -> datetime:
     """Return the data time of a reading that can be used.
+
+    Parameters
+    ----------
+    reading : Reading
+    latest : float, s since the Unix epoch, optional
+        A later data time is clock skew.
 
     Raises
     ------
     InvalidReading
-        With ``.reason`` one of ``quantity``, ``unit``, ``not_finite``, ``range``, ``time``.
+        With ``.reason`` one of ``quantity``, ``unit``, ``not_finite``, ``range``, ``time``,
+        ``clock_skew``.
     """
     unit = UNITS.get(reading.quantity)
     if unit is None:
@@ -70,14 +77,24 @@ def check_reading(reading: Reading) -> datetime:
     if reading.quantity == "wind_speed" and not 0 <= reading.value <= 100:
         msg = f"wind speed {reading.value} m/s of {reading.sensor} is outside 0 to 100"
         raise InvalidReading(msg, reason="range", reading=reading)
+    if reading.quantity == "air_temperature" and not -90 <= reading.value <= 70:
+        msg = f"air temperature {reading.value} degC of {reading.sensor} is outside -90 to 70"
+        raise InvalidReading(msg, reason="range", reading=reading)
+    if reading.quantity == "relative_humidity" and not 0 <= reading.value <= 105:
+        msg = f"relative humidity {reading.value} % of {reading.sensor} is outside 0 to 105"
+        raise InvalidReading(msg, reason="range", reading=reading)
     if reading.quantity == "wind_from_direction" and not 0 <= reading.value <= 360:
         msg = f"wind direction {reading.value} of {reading.sensor} is outside 0 to 360 degrees"
         raise InvalidReading(msg, reason="range", reading=reading)
     try:
-        return datetime.fromisoformat(reading.time)
+        time = datetime.fromisoformat(reading.time)
     except ValueError as error:
         msg = f"time {reading.time!r} of {reading.sensor} is not ISO 8601"
         raise InvalidReading(msg, reason="time", reading=reading) from error
+    if latest is not None and instant_us(time) > latest * 1e6:
+        msg = f"time {reading.time} of {reading.sensor} lies ahead of our clock: clock skew"
+        raise InvalidReading(msg, reason="clock_skew", reading=reading)
+    return time
 
 
 class SpooledReading(NamedTuple):

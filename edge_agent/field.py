@@ -1,0 +1,77 @@
+"""What an agent does beside answering: MQTT, assembly, monitors, delivery upstream."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+from edge_agent.agent import EdgeAgent
+from edge_agent.contracts.observation import Reading
+from edge_agent.ingest.service import FieldSide
+from edge_agent.outbox import Outbox
+from edge_agent.spool import Kept
+from edge_agent.upstream import Upstream, make_transport
+
+
+class FieldServices:
+    """The services of a started agent that its configuration asks for.
+
+    Parameters
+    ----------
+    agent : EdgeAgent
+        Started.
+
+    Raises
+    ------
+    UpstreamError
+        If the token for upstream cannot be read.
+    """
+
+    def __init__(self, agent: EdgeAgent) -> None:
+        config = agent.config
+        self._agent = agent
+        self.side = FieldSide(agent, agent.spool.record, config.ingest, agent.clock)
+        sections: dict[str, Any] = {"ingest": self.side.status}
+        self.upstream: Upstream | None = None
+        if config.upstream is not None:
+            outbox = Outbox(agent.spool, config.name, config.upstream.batch_bytes)
+            transport = make_transport(config.upstream)
+            self.upstream = Upstream(outbox, transport, config.upstream, agent.clock)
+            sections["upstream"] = self.upstream.status
+        self.mqtt: Any = None
+        if config.mqtt is not None:
+            # Imported where it is used: an agent without a broker starts faster.
+            from edge_agent.ingest.mqtt import MqttLine
+
+            self.mqtt = MqttLine(config.name, config.mqtt, self._take, self._rejected)
+            self.side.publish = self.mqtt.publish_prediction
+            sections["mqtt"] = self.mqtt.status
+        agent.sections.update(sections)
+        agent.observers.append(self.side.observe)
+
+    def start(self) -> None:
+        """Begin."""
+        self.side.start()
+        if self.upstream is not None:
+            self.upstream.start()
+        if self.mqtt is not None:
+            self.mqtt.start()
+
+    def close(self) -> None:
+        """Stop taking, look at what came, stop delivering; what waits stays in the spool."""
+        if self.mqtt is not None:
+            self.mqtt.close()
+        self.side.close()
+        if self.upstream is not None:
+            self.upstream.close()
+
+    def _take(self, reading: Reading) -> Future[Kept]:
+        good, bad = self._agent.check_readings([reading])
+        if bad:
+            raise bad[0]
+        kept = self._agent.keep_readings(good)
+        self._agent.observe(good, None)
+        return kept
+
+    def _rejected(self, reason: str) -> None:
+        self._agent.counters.rejected[reason] += 1
