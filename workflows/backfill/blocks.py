@@ -10,6 +10,9 @@ from apps.trace import read_runs
 from workflows.backfill.planner import BlockShape
 from workflows.backfill.windows import Probe
 
+#: An end that moves by less is rounding, s.
+MOVED_SECONDS = 5.0
+
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"})
 WORKING = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING"})
 CLOSING = frozenset({"COMPLETING", "STAGE_OUT"})
@@ -39,6 +42,8 @@ class Block:
     ends_at: float | None = None
     """Unix time, s; moves on preemption."""
     nodes: tuple[str, ...] = ()
+    recalled: bool = False
+    """Whether its end was moved to an earlier time while it ran: preemption, mostly."""
     unseen: int = 0
     """Answers in a row that did not show it."""
     held: bool = field(default=False, repr=False)
@@ -60,6 +65,16 @@ class Block:
     def over(self) -> bool:
         """Whether it has ended."""
         return self.state not in WAITING | WORKING | CLOSING
+
+    def moves_to(self, end: float | None) -> bool:
+        """Take the scheduler's word for the end; return whether it is news that it is earlier."""
+        known, self.ends_at = self.ends_at, end
+        earlier = (
+            self.working and known is not None and end is not None and end < known - MOVED_SECONDS
+        )
+        news = earlier and not self.recalled
+        self.recalled = self.recalled or earlier
+        return news
 
     def probe(self, now: float) -> Probe:
         """Return how it fared in the queue."""
@@ -112,6 +127,7 @@ def account(block: Block, folder: Path, now: float) -> dict[str, object]:
     return {
         "job": block.job,
         "state": block.state,
+        "recalled": block.recalled,
         "shape": str(block.shape),
         "waited_seconds": round(max(0.0, began - block.asked_at), 1),
         "ran_seconds": round(max(0.0, end - began), 1),

@@ -27,7 +27,7 @@ from workflows.backfill.provider import STILLBORN, GapProvider
 from workflows.backfill.watcher import LAUNCH, Launch
 from workflows.errors import MachineError, NoWindow, SchedulerError
 
-#: Between two rounds of the thread, s; also the campaign's heartbeat to its blocks.
+#: Between two rounds of the thread, s; and between two heartbeats to the blocks.
 ROUND_SECONDS = 1.0
 
 #: How long the end of a campaign waits for its blocks to go by themselves, s.
@@ -68,7 +68,7 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]  # Parsl has 
         self._looked_at = -float("inf")
         self._managers_of: dict[str, str] = {}
         self._ending = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def initialize_scaling(self) -> None:
         """Compose the pool's command, take on blocks of an earlier run, and begin."""
@@ -80,8 +80,11 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]  # Parsl has 
         )
         self.gaps.folder.mkdir(parents=True, exist_ok=True)
         self._launch.write(self.gaps.folder / LAUNCH)
-        self._thread = threading.Thread(target=self._drive, name="blocks", daemon=True)
-        self._thread.start()
+        # The heartbeat is apart: a Slurm that hangs must not look like a campaign that is gone.
+        for target in (self._beat, self._drive):
+            thread = threading.Thread(target=target, name=f"blocks{target.__name__}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def command(self) -> str:
         """Return the watcher's command line, as `GapProvider.script` takes it."""
@@ -94,10 +97,14 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]  # Parsl has 
     def shutdown(self, timeout: float = 10.0) -> None:
         """Let all blocks go, cancel those that wait, and end."""
         self._ending.set()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self.gaps.end(END_SECONDS)
         super().shutdown(timeout)
+
+    def scale_in(self, blocks: int, max_idletime: float | None = None) -> list[str]:  # noqa: ARG002
+        """Do nothing: blocks go when their end is near, when they are idle, and at `shutdown`."""
+        return []
 
     def slots(self) -> int:
         """Return how many tasks run at once when every block asked for is up."""
@@ -135,6 +142,15 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]  # Parsl has 
         block = self.gaps.blocks.get(self._managers_of.get(manager, ""))
         return block is not None and (block.state in BLAMELESS or block.held)
 
+    def _beat(self) -> None:
+        path = self.gaps.folder / LAUNCH
+        while self._launch is not None and not self._ending.wait(ROUND_SECONDS):
+            self._launch = replace(self._launch, beat=self._launch.beat + 1)
+            try:
+                self._launch.write(path)
+            except OSError as error:  # a full disk, for a while
+                log.warning("blocks get no heartbeat", error=str(error))
+
     def _drive(self) -> None:
         while not self._ending.wait(ROUND_SECONDS):
             try:
@@ -143,9 +159,6 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]  # Parsl has 
                 log.exception("round of the blocks failed", error=str(error))
 
     def _round(self, now: float) -> None:
-        if self._launch is not None:
-            self._launch = replace(self._launch, beat=self._launch.beat + 1)
-            self._launch.write(self.gaps.folder / LAUNCH)
         if now - self._looked_at >= self.gaps.poll_seconds:
             self._looked_at = now
             self.gaps.refresh()
@@ -171,7 +184,9 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]  # Parsl has 
     def _release(self, block: Block, managers: list[dict[str, Any]], now: float) -> None:
         """Hold a block that is about to end or is idle, and let it go when its tasks are back."""
         left = float("inf") if block.ends_at is None else block.ends_at - now
-        ending = not block.waiting and (not block.working or left < self.gaps.limits.leave_seconds)
+        ending = not block.waiting and (
+            block.recalled or not block.working or left < self.gaps.limits.leave_seconds
+        )
         idle = bool(managers) and all(
             m["tasks"] == 0 and m["idle_duration"] > self.idle_seconds for m in managers
         )

@@ -241,7 +241,10 @@ class GapProvider(SlurmProvider):  # type: ignore[misc]  # Parsl has no types
             block.unseen = 0
             block.state, block.nodes = job.state, job.nodes
             if job.state not in WAITING:  # before, they are plans
-                block.started_at, block.ends_at = job.start, job.end
+                block.started_at = job.start
+                if block.moves_to(job.end):
+                    left = round((job.end or now) - now, 1)
+                    self.event("block_recalled", job=block.job, seconds_left=left)
         else:
             block.unseen += 1
             if block.unseen < UNSEEN:

@@ -40,11 +40,13 @@ class Profile:
         return profile
 
     def advance(self, now: float) -> None:
-        """Forget what is before now."""
+        """Forget what is before now, and steps that are none."""
         first = int(np.searchsorted(self.times, now, side="right")) - 1
-        if first > 0:
-            self.times, self.free = self.times[first:].copy(), self.free[first:].copy()
-        self.times[0] = now
+        self.times[first] = now
+        real = np.diff(self.free, prepend=-1) != 0
+        real[first], real[:first] = True, False
+        if not real.all():
+            self.times, self.free = self.times[real], self.free[real]
 
     def take(self, start: float, end: float, procs: int) -> None:
         """Take processors from start to end; a negative number gives them back."""
@@ -78,11 +80,12 @@ class Profile:
             Falling: ``procs[i]`` processors are free from now to ``ends[i]``.
         """
         least = np.minimum.accumulate(self.free)
-        last = np.flatnonzero(np.append(np.diff(least) < 0, True))  # noqa: FBT003
+        last = np.flatnonzero(np.append(np.diff(least) < 0, True))
         return np.append(self.times[1:], math.inf)[last], least[last]
 
     def _ends(self, steps: np.ndarray) -> np.ndarray:
-        return np.append(self.times, math.inf)[steps + 1]
+        ends: np.ndarray = np.append(self.times, math.inf)[steps + 1]
+        return ends
 
     def _edge(self, at: float) -> int:
         """Return the index of the step that begins at a time; make it if there is none."""

@@ -32,10 +32,6 @@ class TraceError(CampaignError):
         Number of the line, from 1; None if the file as a whole is wrong.
     """
 
-    def __init__(self, message: str, *, file: str, line: int | None = None) -> None:
-        place = file if line is None else f"{file}:{line}"
-        super().__init__(f"{place}: {message}", file=file, line=line)
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -93,7 +89,7 @@ def read_swf(path: Path, *, procs: int | None = None) -> Trace:
         if raw[:2] == b"\x1f\x8b":
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
-        raise TraceError(str(error), file=str(path)) from error
+        raise _error(str(error), str(path)) from error
     # Old traces name their people in Latin-1; no field that we read can hold such a letter.
     return parse_swf(raw.decode("utf-8", errors="replace").splitlines(), str(path), procs=procs)
 
@@ -115,12 +111,12 @@ def parse_swf(lines: Iterable[str], name: str, *, procs: int | None = None) -> T
                 left_out[reason] = left_out.get(reason, 0) + 1
             elif job.number in jobs:
                 msg = f"job {job.number} is there twice"
-                raise TraceError(msg, file=name, line=at)
+                raise _error(msg, name, at)
             else:
                 jobs[job.number] = job
     if not jobs:
         msg = "no job that ran"
-        raise TraceError(msg, file=name)
+        raise _error(msg, name)
     machine = procs or _header_int(header, "MaxProcs") or _header_int(header, "MaxNodes")
     machine = machine or max(job.procs for job in jobs.values())
     fitting = [job for job in jobs.values() if job.procs <= machine]
@@ -128,7 +124,7 @@ def parse_swf(lines: Iterable[str], name: str, *, procs: int | None = None) -> T
         left_out["wider than the machine"] = len(jobs) - len(fitting)
     if not fitting:
         msg = f"no job fits {machine} processors"
-        raise TraceError(msg, file=name)
+        raise _error(msg, name)
     return Trace(
         name=Path(name).name,
         procs=machine,
@@ -139,11 +135,16 @@ def parse_swf(lines: Iterable[str], name: str, *, procs: int | None = None) -> T
     )
 
 
+def _error(message: str, file: str, line: int | None = None) -> TraceError:
+    place = file if line is None else f"{file}:{line}"
+    return TraceError(f"{place}: {message}", file=file, line=line)
+
+
 def _numbers(text: str, name: str, line: int) -> list[float]:
     fields = text.split()
     if len(fields) < NEEDED_FIELDS:
         msg = f"{len(fields)} fields; a job has 18, and the first {NEEDED_FIELDS} are needed"
-        raise TraceError(msg, file=name, line=line)
+        raise _error(msg, name, line)
     values = []
     for at, word in enumerate(fields[:NEEDED_FIELDS], 1):
         try:
@@ -152,7 +153,7 @@ def _numbers(text: str, name: str, line: int) -> list[float]:
             value = math.nan
         if not math.isfinite(value):
             msg = f"field {at} is {word!r}, not a number"
-            raise TraceError(msg, file=name, line=line)
+            raise _error(msg, name, line)
         values.append(value)
     return values
 
@@ -181,7 +182,10 @@ def _job(values: list[float], mended: dict[str, int]) -> tuple[Job | None, str]:
         request = run
         mend("ran over its request: request raised")
     logged = submit + wait if wait >= 0 else math.nan
-    return Job(int(number), submit, int(procs), request, run, logged), ""
+    # Whole seconds, as the format means it: then sums of times are exact.
+    return Job(
+        int(number), math.floor(submit), int(procs), math.ceil(request), math.ceil(run), logged
+    ), ""
 
 
 def _header_int(header: dict[str, str], key: str) -> int | None:

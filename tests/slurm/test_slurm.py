@@ -1,0 +1,183 @@
+"""Campaigns on a real Slurm: in a hole of its plan, and through everything that ends blocks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from apps.datasets import read_simulation
+
+pytestmark = [pytest.mark.campaign, pytest.mark.slurm, pytest.mark.timeout(400)]
+
+#: A task is two cases of a few seconds each: long enough to be met in its middle.
+SLOW = """
+name = "slow"
+seed = 7
+[fidelity]
+cells = [48, 36, 18]
+[resources]
+batch = 2
+[frozen]
+selection = 4
+calibration = 4
+evaluation = 16
+[training]
+first = 8
+growth = 4
+min_improvement = 0.0
+[replay]
+rate = 20.0
+minimum_answers = 1
+[budget]
+simulations = {simulations}
+wall_seconds = 600
+"""
+
+#: Many solver steps fit into this; a single one never takes as long here, s.
+STEP_SECONDS = 1.5
+
+
+def check_result(run):
+    """Assert that a campaign has ended whole, and repeated nothing."""
+    states = run.query("SELECT state, count(*) FROM simulation GROUP BY state")
+    assert [state for state, _ in states] == ["done"], states
+    done = {f"{digest}.nc" for (digest,) in run.query("SELECT digest FROM simulation")}
+    assert done == set(run.finished())
+    for name in done:
+        assert read_simulation(run.folder.simulations / name).digest == name.removesuffix(".nc")
+    candidates = run.query("SELECT state, task FROM candidate ORDER BY number")
+    trained = run.query("SELECT count(*) FROM simulation WHERE role = 'training'")[0][0]
+    assert len(json.loads(candidates[-1][1])["digests"]) == trained
+    assert "published" in [state for state, _ in candidates]
+    assert not [state for state, _ in candidates if state in ("training", "trained", "failed")]
+
+
+def test_a_dry_run_shows_windows_blocks_and_script_and_submits_nothing(cluster, campaign):
+    run = campaign(SLOW.format(simulations=4), CORES=3)
+    done = subprocess.run(
+        [sys.executable, "workflows/campaign.py", "--machine", "slurm", "--dry-run",
+         "--campaign", str(run.file), "--out", str(run.folder.root)],
+        env=run.env, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "windows in normal: 1\n  6 nodes x 4 cores x 86400 s" in done.stdout
+    assert "block 1: 1 x 3 cores x" in done.stdout
+    for line in ("#SBATCH --no-requeue", "#SBATCH --cpus-per-task=3", "trap '' TERM"):
+        assert line in done.stdout
+    assert "#SBATCH --exclusive" not in done.stdout
+    assert not run.folder.root.exists()
+    assert not cluster.jobs()
+
+
+def test_in_a_hole(cluster, campaign, until):
+    """Two nodes for three minutes are free; the walltime expires in the middle of simulations."""
+    first = cluster.job("-N4", "--exclusive", "-t3", "-Jfirst", seconds=600)
+    until(lambda: cluster.jobs().get(first) == "RUNNING", 10)
+    wide = cluster.job("-N6", "--exclusive", "-t5", "-Jwide", seconds=2)
+    until(lambda: cluster.run("squeue", "-h", "-j", wide, "-o", "%S") != "N/A", 20)
+
+    # Its blocks are of one minute: every one expires in the middle of simulations.
+    small = campaign(SLOW.format(simulations=8), MAX_MINUTES=1).start()
+    fixed = campaign(SLOW.format(simulations=8), FIXED_MINUTES=10, CORES=1).start()
+    small.wait(170)
+    check_result(small)
+    waiting = until(lambda: cluster.jobs("rbf-"), 5)
+    assert set(waiting.values()) == {"PENDING"}, "a block of ten minutes does not fit the hole"
+    until(lambda: wide in cluster.records(), 120)
+    fixed.stop()
+
+    records = cluster.records()
+    ends = small.ends()
+    blocks = sorted(ends, key=lambda job: records[job][1])
+    _, first_start, first_end = records[first]
+    _, wide_start, _ = records[wide]
+    start = records[blocks[0]][1]
+    assert first_start < start < first_start + 60, "the first block starts in the hole at once"
+    assert records[blocks[0]][2] < wide_start, "and ends before the others' plan goes on"
+    assert ends[blocks[0]]["tasks"] > 0, "it finished work there"
+    # Without us it would have started when the first job ended.
+    assert wide_start - first_end < 60
+    for job in waiting:
+        assert job not in records or records[job][1] is None or records[job][1] >= wide_start
+
+    assert len(blocks) > 1, "the first block expired"
+    unfinished = small.events("task_unfinished")
+    assert unfinished, "a simulation went on in another block"
+    assert sum(end["lost_seconds"] for end in ends.values()) <= STEP_SECONDS
+    assert not small.events("task_lost")
+    print("hole:", json.dumps(list(ends.values())), "wide", wide_start - first_end)
+
+
+def test_whatever_ends_a_block(cluster, campaign, until):
+    run = campaign(SLOW.format(simulations=40), PARTITION="scavenge").start()
+    seen = []
+    costs = {}
+
+    def next_block():
+        job = until(lambda: run.busy_block(seen), 60, "no block at work")
+        seen.append(job)
+        time.sleep(2)  # some work to lose
+        return job
+
+    def ended(job, *states, seconds=60):
+        end = until(lambda: run.ends().get(job), seconds, f"{job} has not ended")
+        assert end["state"] in states, end
+        costs[states[0]] = end["lost_seconds"]
+        return end
+
+    job = next_block()
+    cluster.job("-N6", "--exclusive", "-t1", "-Jurgent", seconds=1)
+    # It writes its checkpoints and goes by itself, before Slurm has to end it.
+    end = ended(job, "COMPLETED", "PREEMPTED")
+    assert end["recalled"]
+    assert end["lost_seconds"] <= STEP_SECONDS
+
+    job = next_block()
+    cluster.run("scancel", job)
+    assert ended(job, "CANCELLED")["lost_seconds"] <= STEP_SECONDS
+
+    job = next_block()
+    before = run.finished()
+    for process in run.pools(job):
+        process.kill()
+    assert ended(job, "FAILED")["lost_seconds"] > 0
+
+    job = next_block()
+    os.kill(cluster.pid("slurmctld"), signal.SIGKILL)
+    time.sleep(4)
+    cluster.start()
+    until(lambda: cluster.jobs().get(job) == "RUNNING", 30, "the block outlives its controller")
+    assert job not in run.ends()
+
+    node = cluster.run("squeue", "-h", "-j", job, "-o", "%N")
+    os.kill(cluster.pid(f"slurmd.{node}"), signal.SIGKILL)
+    ended(job, "NODE_FAIL", seconds=90)
+    cluster.start()
+
+    seen_before = run.busy_block(seen) or next_block()
+    run.process.kill()
+    run.process.wait()
+    assert run.process.returncode == -signal.SIGKILL
+    before |= run.finished()
+    run.start("--resume").wait(200)
+    check_result(run)
+    after = run.finished()
+    assert {name: after[name] for name in before} == before, "something finished was repeated"
+    until(lambda: not cluster.jobs("rbf-"), 30, "an orphan job")
+    print("lost, s:", costs, "adopted", run.events("block_adopted"), seen_before)
+
+
+def test_blocks_are_spent_inside_tasks(cluster, campaign):
+    """With an idle cluster, at least 95 % of the core-seconds from first to last task."""
+    run = campaign(SLOW.format(simulations=8), CORES=2)
+    run.start().wait(200)
+    check_result(run)
+    ends = list(run.ends().values())
+    print("busy:", json.dumps(ends))
+    weight = sum(end["task_seconds"] for end in ends)
+    busy = sum(end["busy"] * end["task_seconds"] for end in ends if end["busy"]) / weight
+    assert busy >= 0.9
