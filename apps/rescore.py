@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import pydantic
 import typer
 
+from apps.correction import Correction, load_truth
 from apps.errors import StageError, ValidationError
 from apps.gate import PREVIOUS, GateSettings
+from apps.train import CANDIDATE, Candidate
 from apps.validate import SetName, assess, predictor
 from edge_agent.contracts.errors import DigestMismatch, RbfError
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Release, ScoreSet, TargetFile
 from edge_agent.contracts.repository import INDEX, TARGETS, Index, target_file
 from edge_agent.contracts.site import Site
+
+if TYPE_CHECKING:
+    from apps.datasets import SimulationSet
 
 #: Relative difference that another machine's arithmetic may make.
 TOLERANCE = 1e-4
@@ -112,7 +118,7 @@ def rescore(
     DatasetError
         If a simulation or a set of them cannot be read.
     """
-    from apps.datasets import load_simulations, read_ensemble
+    from apps.datasets import read_ensemble
 
     repository, release, index = _find(path.resolve(), version)
     folder = run or _run_folder(repository)
@@ -130,14 +136,16 @@ def rescore(
         manifest = _parse(Release, _read(repository, before[-1].manifest), str(repository))
         previous = predictor(_read(repository, manifest.model))
 
-    def runs(digest: str) -> tuple[str, ...]:
-        return read_ensemble(ensembles, digest)
+    correction = _correction(folder, release)
+
+    def truth(digest: str) -> SimulationSet:
+        return load_truth(store, read_ensemble(ensembles, digest), site, correction)
 
     sets: dict[SetName, str] = {n: f.digest for n, f in release.frozen_sets.items()}
     found = assess(
         site,
-        load_simulations(store, runs(release.training.digest), site),
-        {n: load_simulations(store, runs(digest), site) for n, digest in sets.items()},
+        truth(release.training.digest),
+        {name: truth(digest) for name, digest in sets.items()},
         predictor(_read(repository, release.model)),
         previous,
         release.uncertainty.level,
@@ -194,13 +202,26 @@ def _run_folder(repository: Path) -> Path:
     raise ValidationError(msg, repository=str(repository))
 
 
-def _site(run: Path, release: Release, site_file: Path | None) -> Site:
-    from apps.train import CANDIDATE, Candidate
+def _candidates(run: Path) -> Iterator[Candidate]:
+    for path in sorted((run / "candidates").glob(f"*/{CANDIDATE}")):
+        yield _parse(Candidate, _bytes(path), str(path))
 
+
+def _correction(run: Path, release: Release) -> Correction | None:
+    wanted = release.training.correction
+    if wanted is None:
+        return None
+    for candidate in _candidates(run):
+        if candidate.correction is not None and candidate.correction.content_digest() == wanted:
+            return candidate.correction
+    msg = f"no candidate in {run / 'candidates'} has the release's correction {wanted}"
+    raise ValidationError(msg, run=str(run))
+
+
+def _site(run: Path, release: Release, site_file: Path | None) -> Site:
     if site_file is not None:
         return Site.from_toml(site_file)
-    for path in sorted((run / "candidates").glob(f"*/{CANDIDATE}")):
-        candidate = _parse(Candidate, _bytes(path), str(path))
+    for candidate in _candidates(run):
         if candidate.site.content_digest() == release.site_digest:
             return candidate.site
     msg = f"no candidate in {run / 'candidates'} is of the release's site; give --site"

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError
 
+from apps.correction import Correction, load_truth
 from apps.deadline import Unlimited, require
 from apps.errors import TrainingError
 from apps.simulators.base import Control
@@ -50,6 +51,8 @@ class TrainTask(Contract):
     """Threads of linear algebra; part of the digest, since sums depend on it in the last bit."""
     data_until: datetime | None = None
     """Data time of the newest reading that steered the simulations."""
+    correction: Correction | None = None
+    """Pairs that correct the simulations; none if they are taken as they are."""
     expected_seconds: Annotated[float, Field(ge=0)] = 0.0
     """What the training is expected to take, s; not begun in a block that ends before."""
 
@@ -74,6 +77,9 @@ class TrainTask(Contract):
                     "seed": self.seed,
                     "threads": self.threads,
                     "data_until": None if until is None else until.isoformat(),
+                    "correction": None
+                    if self.correction is None
+                    else self.correction.model_dump(mode="json"),
                 }
             )
         )
@@ -115,6 +121,8 @@ class Candidate(Contract):
     """Threads of linear algebra."""
     simulations: tuple[Digest, ...]
     """Training simulations, sorted."""
+    correction: Correction | None = None
+    """Pairs that corrected them."""
     training: TrainingData
     """The same in short, as releases carry it."""
     feature_map: FeatureMap
@@ -155,7 +163,7 @@ def train(task: TrainTask, control: Control | None = None) -> TrainResult:
     OSError
         If the disk is full or the folder cannot be written; no half candidate is left.
     """
-    from apps.datasets import load_simulations, set_digest
+    from apps.datasets import set_digest
     from apps.surrogates.blas import blas_threads
     from apps.surrogates.export import canonical_bytes, check_parity
 
@@ -167,7 +175,7 @@ def train(task: TrainTask, control: Control | None = None) -> TrainResult:
     require(control, task.expected_seconds, "training")
     started = time.monotonic()
     kind, settings = family(task.family), family_settings(task.family, task.settings)
-    data = load_simulations(Path(task.store), sorted(task.digests), task.site)
+    data = load_truth(Path(task.store), sorted(task.digests), task.site, task.correction)
     require(control, task.expected_seconds / 2, "the fit")
     with blas_threads(task.threads):
         surrogate = kind.fit(data, task.site, settings, task.seed)
@@ -186,8 +194,12 @@ def train(task: TrainTask, control: Control | None = None) -> TrainResult:
         seed=task.seed,
         threads=task.threads,
         simulations=tuple(sorted(task.digests)),
+        correction=task.correction,
         training=TrainingData(
-            digest=set_digest(task.digests), size=len(task.digests), data_until=task.data_until
+            digest=set_digest(task.digests),
+            size=len(task.digests),
+            data_until=task.data_until,
+            correction=None if task.correction is None else task.correction.content_digest(),
         ),
         feature_map=feature_map,
         inputs=input_variables(feature_map, low, high),

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from apps import baselines, scores
+from apps.correction import load_truth
 from apps.errors import ValidationError
 from apps.gate import PREVIOUS, GateSettings, Verdict, decide
 from apps.surrogates.base import Predictor
@@ -99,7 +100,7 @@ def validate(task: ValidateTask) -> ValidateResult:
     OSError
         If a file cannot be read or written.
     """
-    from apps.datasets import load_simulations, set_digest
+    from apps.datasets import set_digest
 
     folder = Path(task.candidate)
     candidate = read_candidate(folder)
@@ -109,11 +110,14 @@ def validate(task: ValidateTask) -> ValidateResult:
         msg = f"{folder / MODEL}: not what was trained; remove the folder and train again"
         raise ValidationError(msg, file=str(folder / MODEL))
     previous = None if task.previous is None else (Path(task.previous) / MODEL).read_bytes()
-    store = Path(task.store)
+
+    def truth(digests: Iterable[str]) -> SimulationSet:
+        return load_truth(Path(task.store), sorted(digests), task.site, candidate.correction)
+
     assessment = assess(
         task.site,
-        load_simulations(store, candidate.simulations, task.site),
-        {n: load_simulations(store, sorted(d), task.site) for n, d in task.frozen_sets.items()},
+        truth(candidate.simulations),
+        {name: truth(digests) for name, digests in task.frozen_sets.items()},
         predictor(model),
         None if previous is None else predictor(previous),
         task.level,

@@ -76,6 +76,8 @@ class TrainingData(Contract):
     """Number of simulations."""
     data_until: datetime | None
     """Data time of the newest reading that steered them; none if none did."""
+    correction: Digest | None = None
+    """Of the pairs of runs that a dearer solver corrected them with; none if it did not."""
 
 
 class Uncertainty(Contract):
