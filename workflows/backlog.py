@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from workflows.backfill.planner import Backlog, RunTime
 from workflows.config import Campaign
-from workflows.decisions import FROZEN, Tally
+from workflows.decisions import Tally, sizes
 from workflows.ledger import CandidateRow, Role
 
 #: Run time of a simulation task and of a training before any was measured, s.
@@ -38,9 +38,8 @@ def work_left(
         What a training, validation or publication that waits or runs will take, s; 0 without one.
     """
     cases = sum(tally.planned for tally in tallies.values())
-    for role in FROZEN:
-        tally = tallies[role]
-        cases += max(0, getattr(campaign.frozen, role) - tally.done - tally.planned)
+    for role, size in sizes(campaign).items():
+        cases += max(0, size - tallies[role].done - tallies[role].planned)
     if not out_of_time:
         known = tallies["training"]
         ended = known.done + known.failed + known.planned

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from apps.simulators.base import Fidelity, Resources
+from apps.simulators.base import Fidelity, Resources, SimulatorName
 from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.site import Site
@@ -34,6 +34,19 @@ class ScenarioRange(Contract):
             msg = "wind_speed: the lowest speed must be below the highest"
             raise ValueError(msg)
         return self
+
+
+class Reference(Contract):
+    """Runs of a second, dearer simulator that correct the first one's."""
+
+    fidelity: Fidelity = Fidelity(simulator="openfoam", cells=(40, 30, 12), tolerance=1e-4)
+    """Solver and grid."""
+    resources: Resources = Resources(threads=1, batch=1)
+    """Threads and cases of one of its tasks."""
+    pairs: Count = 4
+    """Scenarios run with both simulators to learn the correction from."""
+    held_out: Count = 4
+    """Scenarios run with both that the correction is judged by."""
 
 
 class FrozenSizes(Contract):
@@ -102,10 +115,16 @@ class Campaign(Contract):
     """Module in ``configs`` that makes the Parsl configuration."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random choice."""
+    simulators: Annotated[tuple[SimulatorName, ...], Field(min_length=1, max_length=2)] = (
+        "embedded",
+    )
+    """The simulator of every scenario, and, if wanted, the dearer one that corrects it."""
     fidelity: Fidelity = Fidelity()
-    """Solver and grid."""
+    """The first simulator's grid and tolerance."""
     resources: Resources = Resources()
     """Threads and cases of one simulation task."""
+    reference: Reference = Reference()
+    """The second simulator's runs; without one, not used."""
     scenarios: ScenarioRange = ScenarioRange()
     """Winds to cover."""
     frozen: FrozenSizes = FrozenSizes()
@@ -118,6 +137,24 @@ class Campaign(Contract):
     """Weather fed to the agent."""
     budget: Budget = Budget()
     """When to end."""
+
+    @model_validator(mode="after")
+    def _simulators_agree(self) -> Self:
+        for place, fidelity in zip(
+            self.simulators, (self.fidelity, self.reference.fidelity), strict=False
+        ):
+            if fidelity.simulator != place:
+                msg = f"simulators: {place} stands where a table says {fidelity.simulator}"
+                raise ValueError(msg)
+        if len(set(self.simulators)) != len(self.simulators):
+            msg = "simulators: the second must be another than the first"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def corrected(self) -> bool:
+        """Whether a second simulator corrects the first."""
+        return len(self.simulators) > 1
 
     def load_site(self, campaign_file: Path) -> Site:
         """Read the site that the campaign names.

@@ -12,6 +12,9 @@ from workflows.steering import training_due
 
 FROZEN: tuple[Role, ...] = ("selection", "calibration", "evaluation")
 
+#: Roles that the dearer simulator runs.
+REFERENCE: tuple[Role, ...] = ("reference", "held_out")
+
 #: A frozen set is given up when so many times its size have failed.
 HOPELESS = 3
 
@@ -65,6 +68,16 @@ class Finish:
 Action = Plan | Train | Finish
 
 
+def sizes(campaign: Campaign) -> dict[Role, int]:
+    """Return how many simulations of each role must be done before the first training."""
+    frozen = {role: int(getattr(campaign.frozen, role)) for role in FROZEN}
+    if not campaign.corrected:
+        return frozen
+    # The dear ones first: they take longest.
+    reference = campaign.reference
+    return {"reference": reference.pairs, "held_out": reference.held_out, **frozen}
+
+
 def decide(campaign: Campaign, standing: Standing) -> list[Action]:
     """Return what to do now; an empty list means wait.
 
@@ -78,8 +91,7 @@ def decide(campaign: Campaign, standing: Standing) -> list[Action]:
     """
     actions: list[Action] = []
     room = standing.room
-    for role in FROZEN:
-        size = getattr(campaign.frozen, role)
+    for role, size in sizes(campaign).items():
         tally = standing.tallies[role]
         if tally.failed > HOPELESS * size:
             msg = (
@@ -98,10 +110,8 @@ def decide(campaign: Campaign, standing: Standing) -> list[Action]:
     if not spent and room > 0:
         left = campaign.budget.simulations - training.done - training.failed - training.planned
         actions.append(Plan("training", min(left, room)))
-    frozen_complete = all(
-        standing.tallies[role].done >= getattr(campaign.frozen, role) for role in FROZEN
-    )
-    if not frozen_complete or standing.candidate_open:
+    complete = all(standing.tallies[role].done >= size for role, size in sizes(campaign).items())
+    if not complete or standing.tallies["paired"].planned or standing.candidate_open:
         return actions
     final = spent and training.planned == 0
     rules = campaign.training

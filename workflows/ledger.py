@@ -28,7 +28,11 @@ from workflows.errors import LedgerError
 
 SCHEMA_VERSION = 1
 
-Role = Literal["selection", "calibration", "evaluation", "training"]
+#: ``reference`` and ``held_out`` are the dearer simulator's runs, ``paired`` the cheap one's on the
+#: same scenarios.
+Role = Literal[
+    "selection", "calibration", "evaluation", "reference", "held_out", "paired", "training"
+]
 ROLES: tuple[Role, ...] = get_args(Role)
 CandidateState = Literal["training", "trained", "accepted", "published", "refused", "failed"]
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import structlog
 
 from apps.errors import OutOfTime
@@ -24,7 +25,7 @@ from apps.parsl_apps import Stages
 from apps.publish import PublishResult
 from apps.scenarios import Scenario
 from apps.simulate import SimulateResult, SimulateTask
-from apps.simulators.base import Case, simulation_digest
+from apps.simulators.base import Case, Fidelity, Resources, simulation_digest
 from apps.simulators.registry import solver_version
 from apps.train import TrainResult, TrainTask
 from apps.validate import ValidateResult
@@ -34,7 +35,7 @@ from edge_agent.contracts.site import Site
 from workflows.backfill.planner import Backlog
 from workflows.backlog import training_estimate, work_left
 from workflows.config import Campaign
-from workflows.decisions import Finish, Plan, Standing, Tally, Train, decide
+from workflows.decisions import REFERENCE, Finish, Plan, Standing, Tally, Train, decide
 from workflows.layout import RunFolder
 from workflows.ledger import ROLES, CandidateRow, CandidateState, Ledger, Role
 from workflows.machine import Machine
@@ -102,9 +103,9 @@ class CampaignLoop:
         self._stages = stages
         self._machine = machine
         self._on_tick = on_tick
-        self._solver_version = solver_version(campaign.fidelity.simulator)
         self._feature_map = MastLogLaw.for_site(site)
-        self._pending: deque[tuple[str, Scenario]] = deque()
+        #: What waits for a worker: the cheap simulator's and the dearer one's.
+        self._pending: dict[bool, deque[tuple[str, Scenario]]] = {False: deque(), True: deque()}
         self._in_flight: dict[Future[Any], _Job] = {}
         self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._later: deque[tuple[float, _Job]] = deque()
@@ -179,10 +180,10 @@ class CampaignLoop:
     def _recover(self) -> None:
         for row in self.ledger.simulations():
             if row.state == "planned":
-                self._pending.append((row.digest, row.scenario))
+                self._pending[row.role in REFERENCE].append((row.digest, row.scenario))
         for candidate in self.ledger.candidates():
             self._advance(candidate)
-        self.ledger.event("loop_started", pending=len(self._pending))
+        self.ledger.event("loop_started", pending=self._waiting())
 
     def _standing(self) -> Standing:
         cases = sum(len(job.digests) for job in self._in_flight.values())
@@ -190,62 +191,87 @@ class CampaignLoop:
         candidates = self.ledger.candidates()
         return Standing(
             tallies=self.tallies(),
-            room=self._depth * self.campaign.resources.batch - cases - len(self._pending),
+            room=self._depth * self.campaign.resources.batch - cases - self._waiting(),
             last_trained=len(candidates[-1].task["digests"]) if candidates else 0,
             candidate_open=any(c.state in ("training", "trained", "accepted") for c in candidates),
             out_of_time=self._out_of_time(),
         )
 
     def _plan(self, action: Plan) -> None:
-        start = self.ledger.next_sequence(action.role)
-        speeds = self.campaign.scenarios.wind_speed
-        newest: str | None = None
+        winds, newest = np.empty((0, 2), dtype=np.float32), None
         if action.role == "training":
-            readings = self.ledger.readings(self.site.mast.sensor)
             winds, newest = recent_winds(
-                readings, self._feature_map, self.campaign.steering.recent_hours
+                self.ledger.readings(self.site.mast.sensor),
+                self._feature_map,
+                self.campaign.steering.recent_hours,
             )
-            scenarios = next_scenarios(
-                start,
-                action.count,
-                self.campaign.seed,
-                speeds,
-                winds,
-                self.campaign.steering.explore,
-            )
-        else:
-            scenarios = cover(action.role, start, action.count, self.campaign.seed, speeds)
-        planned = [
-            (start + i, self._digest(scenario), scenario) for i, scenario in enumerate(scenarios)
-        ]
         known = {row.digest for row in self.ledger.simulations()}
-        self.ledger.plan(action.role, planned, newest)
-        self._pending.extend((d, scenario) for _, d, scenario in planned if d not in known)
+        number = self.ledger.next_sequence(action.role)
+        planned: list[tuple[int, str, Scenario]] = []
+        while len(planned) < action.count:
+            scenario = self._draw(action.role, number, winds)
+            digest = self._digest(scenario, action.role)
+            if digest not in known:  # weather repeats itself: the next number then
+                known.add(digest)
+                planned.append((number, digest, scenario))
+            number += 1
+        self._write_down(action.role, planned, newest)
+        if action.role in REFERENCE:
+            # The same scenarios with the cheap solver: pairs, to learn and judge the correction.
+            first = self.ledger.next_sequence("paired")
+            twins = [
+                (first + i, self._digest(scenario, "paired"), scenario)
+                for i, (_, _, scenario) in enumerate(planned)
+            ]
+            self._write_down("paired", twins, None)
 
-    def _digest(self, scenario: Scenario) -> str:
-        case = Case(self.site, scenario, self.campaign.fidelity)
-        return simulation_digest(case, self.campaign.resources, self._solver_version)
+    def _draw(self, role: Role, number: int, winds: np.ndarray) -> Scenario:
+        seed, speeds = self.campaign.seed, self.campaign.scenarios.wind_speed
+        if role != "training":
+            return cover(role, number, 1, seed, speeds)[0]
+        explore = self.campaign.steering.explore
+        return next_scenarios(number, 1, seed, speeds, winds, explore)[0]
+
+    def _write_down(
+        self, role: Role, planned: list[tuple[int, str, Scenario]], newest: str | None
+    ) -> None:
+        self.ledger.plan(role, planned, newest)
+        self._pending[role in REFERENCE].extend((digest, s) for _, digest, s in planned)
+
+    def _made_with(self, role: Role) -> tuple[Fidelity, Resources]:
+        settings = self.campaign.reference if role in REFERENCE else self.campaign
+        return settings.fidelity, settings.resources
+
+    def _digest(self, scenario: Scenario, role: Role) -> str:
+        fidelity, resources = self._made_with(role)
+        case = Case(self.site, scenario, fidelity)
+        return simulation_digest(case, resources, solver_version(fidelity.simulator))
 
     def _submit_pending(self) -> None:
-        batch = self.campaign.resources.batch
         while self._later and self._later[0][0] <= time.monotonic():
             self._submit(self._later.popleft()[1])
-        while self._pending:
-            tasks = sum(job.stage == "simulate" for job in self._in_flight.values())
-            if tasks >= self._depth:
-                return
-            cases = [self._pending.popleft() for _ in range(min(batch, len(self._pending)))]
-            digests = tuple(digest for digest, _ in cases)
-            name = hashlib.sha256("".join(digests).encode()).hexdigest()
-            task = SimulateTask(
-                site=self.site,
-                scenarios=tuple(scenario for _, scenario in cases),
-                fidelity=self.campaign.fidelity,
-                resources=self.campaign.resources,
-                store=str(self._folder.simulations),
-                checkpoint=str(self._folder.checkpoints / name),
-            )
-            self._submit(_Job("simulate", task, digests=digests))
+        for dear, pending in sorted(self._pending.items(), reverse=True):
+            role: Role = "reference" if dear else "training"
+            fidelity, resources = self._made_with(role)
+            while pending:
+                tasks = sum(job.stage == "simulate" for job in self._in_flight.values())
+                if tasks >= self._depth:
+                    return
+                cases = [pending.popleft() for _ in range(min(resources.batch, len(pending)))]
+                digests = tuple(digest for digest, _ in cases)
+                name = hashlib.sha256("".join(digests).encode()).hexdigest()
+                task = SimulateTask(
+                    site=self.site,
+                    scenarios=tuple(scenario for _, scenario in cases),
+                    fidelity=fidelity,
+                    resources=resources,
+                    store=str(self._folder.simulations),
+                    checkpoint=str(self._folder.checkpoints / name),
+                )
+                self._submit(_Job("simulate", task, digests=digests))
+
+    def _waiting(self) -> int:
+        return sum(len(pending) for pending in self._pending.values())
 
     def _submit(self, job: _Job) -> None:
         future = getattr(self._stages, job.stage)(job.task)
@@ -319,7 +345,8 @@ class CampaignLoop:
             self._again(_Job("simulate", job.task, digests=job.digests))
             return
         seconds = sum(o.seconds for o in result.outcomes if o.status == "finished")
-        if seconds > 0:  # zero: their files were there already
+        cheap = job.task.fidelity == self.campaign.fidelity
+        if seconds > 0 and cheap:  # zero: their files were there already
             self._task_seconds.append(seconds)
 
     def _train(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TypeVar
 
+from apps.correction import Correction
 from apps.datasets import write_ensemble
 from apps.publish import PublishTask
 from apps.train import TrainTask
@@ -35,6 +36,7 @@ def training_task(campaign: Campaign, site: Site, folder: RunFolder, ledger: Led
         seed=campaign.seed,
         threads=campaign.resources.threads,
         data_until=None if newest is None else datetime.fromisoformat(newest),
+        correction=correction(ledger, "reference") if campaign.corrected else None,
         expected_seconds=training_estimate(ledger.candidates()),
     )
 
@@ -54,10 +56,32 @@ def validation_task(
         store=str(folder.simulations),
         frozen_sets=sets,
         previous=published[-1].folder if published else None,
-        fidelity=str(campaign.fidelity),
+        fidelity=fidelity_text(campaign),
         level=campaign.training.interval_level,
         min_improvement=campaign.training.min_improvement,
     )
+
+
+def correction(ledger: Ledger, role: Role) -> Correction:
+    """Return the pairs of runs of both simulators, by the dearer one's role."""
+    rows = ledger.simulations()
+    cheap = {
+        row.scenario: row.digest for row in rows if row.role == "paired" and row.state == "done"
+    }
+    pairs = sorted(
+        (cheap[row.scenario], row.digest)
+        for row in rows
+        if row.role == role and row.state == "done" and row.scenario in cheap
+    )
+    return Correction(low=tuple(p[0] for p in pairs), high=tuple(p[1] for p in pairs))
+
+
+def fidelity_text(campaign: Campaign) -> str:
+    """Return what made the simulations, for the release manifest."""
+    text = str(campaign.fidelity)
+    if not campaign.corrected:
+        return text
+    return f"{text} corrected by {campaign.reference.pairs} runs of {campaign.reference.fidelity}"
 
 
 def publication_task(site: Site, folder: RunFolder, row: CandidateRow) -> PublishTask:

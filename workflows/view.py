@@ -15,11 +15,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from workflows.decisions import Tally
+from workflows.decisions import REFERENCE, Tally
 from workflows.ledger import CandidateRow, Role
 from workflows.service import Service
 
 LINE_SECONDS = 5.0
+
+#: Roles that only a campaign with two simulators has.
+SECOND: tuple[Role, ...] = (*REFERENCE, "paired")
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,8 @@ def render(snapshot: Snapshot) -> Group:
         simulations.add_column(column, justify="left" if column == "set" else "right")
     running = snapshot.running.get("simulate", 0)
     for role, tally in snapshot.tallies.items():
+        if role in SECOND and tally == Tally():
+            continue
         # Cases run in the order planned, so the frozen sets' are the first in flight.
         here = min(running, tally.planned)
         running -= here

@@ -16,10 +16,14 @@ from edge_agent.contracts.site import Site
 Cells = Annotated[int, Field(ge=4, le=1024)]
 
 
+#: Simulators that there are (`apps.simulators.registry`).
+SimulatorName = Literal["embedded", "openfoam"]
+
+
 class Fidelity(Contract):
     """Which solver on which grid."""
 
-    simulator: Literal["embedded"] = "embedded"
+    simulator: SimulatorName = "embedded"
     """Name of the simulator."""
     cells: tuple[Cells, Cells, Cells] = (32, 24, 10)
     """Cells of the whole domain (x, y, z), the house and its surroundings."""
