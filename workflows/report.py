@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apps.datasets import load_simulations, read_simulation, simulation_path
+from apps.correction import load_truth
+from apps.datasets import read_simulation, simulation_path
+from apps.train import TrainTask
 from edge_agent.contracts.geometry import wind_vector
-from edge_agent.contracts.repository import target_file
 from edge_agent.contracts.site import Site
 from edge_agent.contracts.storage import write_bytes
+from workflows.fidelities import predict
 from workflows.layout import RunFolder
 from workflows.ledger import CandidateRow, Ledger
 from workflows.service import OK, ReplayLog
+from workflows.tasks import required
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +52,7 @@ figure { margin: 2rem 0; }
 <h1>$title</h1>
 <p>$lead</p>
 $releases
+$simulators
 <h2>Error</h2>$error
 <h2>Latency</h2>$latency
 <h2>Airflow</h2>$airflow
@@ -85,6 +89,7 @@ def write_report(
         title=f"Campaign {html.escape(summary['campaign'])}",
         lead=lead,
         releases=_release_table(ledger.candidates()),
+        simulators=_simulator_table(summary["correction"]),
         error=_error_figure(published, started) if published else _NOTHING,
         latency=_latency_figure(log, summary["swaps"], started) if OK in log.status else _NOTHING,
         airflow=_airflow_figure(folder, site, ledger, published[-1]) if published else _NOTHING,
@@ -115,6 +120,25 @@ def _release_table(candidates: list[CandidateRow]) -> str:
         rows.append("".join(f"<td>{html.escape(v)}</td>" for v in (state, *figures)))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return f"<table>{body}</table><p class='note'>Scores on the evaluation set.</p>"
+
+
+def _simulator_table(scores: Mapping[str, Any] | None) -> str:
+    """Return the table of two simulators, or nothing for one."""
+    if scores is None:
+        return ""
+    head = ("against held-out runs", "RMSE m/s", "relative L2", "relative L2 of speed")
+    rows = ["".join(f"<th>{h}</th>" for h in head)]
+    for name, error in scores["errors"].items():
+        cells = (error["rmse"], error["relative_l2"], error["relative_l2_speed"])
+        figures = "".join(f"<td>{value:.4f}</td>" for value in cells)
+        rows.append(f"<td>{html.escape(name)}</td>{figures}")
+    costs = ", ".join(f"{name} {s:.2f} s" for name, s in scores["seconds"].items())
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f"<h2>Two simulators</h2><table>{body}</table><p class='note'>The correction is learnt from"
+        f" {scores['pairs']} scenarios run with both and judged on {scores['held_out']} others."
+        f" Mean cost of a run: {html.escape(costs)}.</p>"
+    )
 
 
 def _error_figure(published: list[CandidateRow], started: float) -> str:
@@ -179,8 +203,9 @@ def _airflow_figure(folder: RunFolder, site: Site, ledger: Ledger, candidate: Ca
         for row in ledger.simulations()
         if row.role == "evaluation" and row.state == "done"
     ]
-    truth = load_simulations(folder.simulations, digests, site)
-    predicted = _predict(folder, candidate, truth.wind_speed, truth.wind_from_direction)
+    task = TrainTask.model_validate(candidate.task)
+    truth = load_truth(folder.simulations, digests, site, task.correction)
+    predicted = predict(folder, required(candidate.version), truth)
     error = np.sqrt(np.mean((predicted - truth.wind) ** 2, axis=(1, 2, 3, 4)))
     chosen = int(np.argsort(error)[len(error) // 2])
     scenario = read_simulation(simulation_path(folder.simulations, digests[chosen])).scenario
@@ -211,26 +236,6 @@ def _airflow_figure(folder: RunFolder, site: Site, ledger: Ledger, candidate: Ca
         f" m/s from {scenario.wind_from_direction:.0f} degrees: the evaluation scenario of median"
         f" error, release {candidate.version}. Dots are the interior sensors.",
     )
-
-
-def _predict(
-    folder: RunFolder, candidate: CandidateRow, speed: np.ndarray, direction: np.ndarray
-) -> np.ndarray:
-    """Return what the published file answers: (n, 3, nz, ny, nx) float32, m/s."""
-    import onnxruntime
-
-    from edge_agent.contracts.release import Release
-    from edge_agent.contracts.repository import INDEX, Index
-
-    index = Index.model_validate_json((folder.repository / INDEX).read_bytes())
-    reference = next(r for r in index.releases if r.version == candidate.version)
-    release = Release.model_validate_json(
-        target_file(folder.repository, reference.manifest).read_bytes()
-    )
-    session = onnxruntime.InferenceSession(target_file(folder.repository, release.model))
-    inputs = release.feature_map.from_wind(speed, direction)
-    wind: np.ndarray = session.run(["wind"], {"inputs": inputs})[0]
-    return wind
 
 
 def _decorate(axes: Axes, site: Site, wind_from: float) -> None:

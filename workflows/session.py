@@ -194,13 +194,20 @@ class Session:
     def _finish(self, log: ReplayLog, status: dict[str, Any], view: View) -> None:
         from rich.console import Console
 
+        from workflows.fidelities import held_out_scores
         from workflows.report import write_report
         from workflows.summary import summarise, summary_table, write_summary
         from workflows.view import candidate_table
 
         folder = self._folder
         elapsed = time.monotonic() - self._started
-        summary = summarise(self._campaign.name, self._ledger, log, status["swaps"], elapsed)
+        versions = [c.version for c in self._ledger.candidates() if c.state == "published"]
+        correction = held_out_scores(
+            self._campaign, self._site, folder, self._ledger, versions[-1] if versions else None
+        )
+        summary = summarise(
+            self._campaign.name, self._ledger, log, status["swaps"], elapsed, correction
+        )
         write_summary(folder.summary, summary)
         write_report(folder, self._site, self._ledger, log, summary)
         self._ledger.event("finished", seconds=elapsed)

@@ -16,7 +16,12 @@ from workflows.service import ReplayLog, service, swap_pauses
 
 
 def summarise(
-    name: str, ledger: Ledger, log: ReplayLog, swaps: Sequence[Mapping[str, Any]], seconds: float
+    name: str,
+    ledger: Ledger,
+    log: ReplayLog,
+    swaps: Sequence[Mapping[str, Any]],
+    seconds: float,
+    correction: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the figures of a campaign.
 
@@ -31,6 +36,8 @@ def summarise(
         The agent's records of its swaps.
     seconds : float
         Wall time of this run, s.
+    correction : mapping, optional
+        Of a campaign with two simulators: `workflows.fidelities.held_out_scores`.
 
     Returns
     -------
@@ -54,6 +61,7 @@ def summarise(
             "seconds_mean": round(sum(spent) / len(spent), 4) if spent else None,
             "failures": sorted({row.reason for row in rows if row.reason}),
         },
+        "correction": correction,
         "releases": [
             {
                 "version": c.version,

@@ -1,0 +1,96 @@
+"""Two simulators against each other: what the correction is worth, and what each costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from apps.correction import load_truth
+from apps.datasets import SimulationSet, load_simulations
+from apps.scores import relative_l2, rmse
+from edge_agent.contracts.release import Release
+from edge_agent.contracts.repository import INDEX, Index, target_file
+from edge_agent.contracts.site import Site
+from workflows.config import Campaign
+from workflows.decisions import REFERENCE
+from workflows.layout import RunFolder
+from workflows.ledger import Ledger
+from workflows.tasks import correction
+
+
+def held_out_scores(
+    campaign: Campaign, site: Site, folder: RunFolder, ledger: Ledger, version: int | None
+) -> dict[str, Any] | None:
+    """Return errors against the dear simulator's held-out runs, and costs.
+
+    Parameters
+    ----------
+    campaign, site, folder, ledger
+    version : int or None
+        Release to score beside the solvers; none if none was published.
+
+    Returns
+    -------
+    dict or None
+        ``errors``: name -> {``rmse`` m/s, ``relative_l2`` of the wind, ``relative_l2_speed``};
+        ``seconds``: simulator -> mean wall time of a run, s; ``pairs`` and ``held_out``. None for a
+        campaign with one simulator, or before its pairs are complete.
+    """
+    if not campaign.corrected:
+        return None
+    rows = [row for row in ledger.simulations() if row.state == "done"]
+    if not {"paired", *REFERENCE} <= {row.role for row in rows}:
+        return None
+    learnt, judged = correction(ledger, "reference"), correction(ledger, "held_out")
+    truth = load_simulations(folder.simulations, judged.high, site)
+    predictions = {
+        "embedded": load_simulations(folder.simulations, judged.low, site).wind,
+        "embedded, corrected": load_truth(folder.simulations, judged.low, site, learnt).wind,
+    }
+    if version is not None:
+        predictions[f"release {version}"] = predict(folder, version, truth)
+    cost: dict[str, list[float]] = {}
+    for row in rows:
+        name = campaign.simulators[1 if row.role in REFERENCE else 0]
+        cost.setdefault(name, []).append(row.seconds or 0.0)
+    return {
+        "pairs": len(learnt.low),
+        "held_out": len(judged.low),
+        "errors": {
+            name: {
+                "rmse": rmse(truth.wind, wind),
+                "relative_l2": relative_l2(truth.wind, wind),
+                "relative_l2_speed": relative_l2(_speed(truth.wind), _speed(wind)),
+            }
+            for name, wind in predictions.items()
+        },
+        "seconds": {name: float(np.mean(spent)) for name, spent in cost.items()},
+    }
+
+
+def predict(folder: RunFolder, version: int, at: SimulationSet) -> np.ndarray:
+    """Return what a published file answers: (n, 3, nz, ny, nx) float32, m/s.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    version : int
+    at : SimulationSet
+        Whose winds are asked for.
+    """
+    import onnxruntime
+
+    index = Index.model_validate_json((folder.repository / INDEX).read_bytes())
+    reference = next(r for r in index.releases if r.version == version)
+    release = Release.model_validate_json(
+        target_file(folder.repository, reference.manifest).read_bytes()
+    )
+    session = onnxruntime.InferenceSession(target_file(folder.repository, release.model))
+    inputs = release.feature_map.from_wind(at.wind_speed, at.wind_from_direction)
+    wind: np.ndarray = session.run(["wind"], {"inputs": inputs})[0]
+    return wind
+
+
+def _speed(wind: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(wind, axis=1)
