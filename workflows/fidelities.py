@@ -93,4 +93,4 @@ def predict(folder: RunFolder, version: int, at: SimulationSet) -> np.ndarray:
 
 
 def _speed(wind: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(wind, axis=1)
+    return np.asarray(np.linalg.norm(wind, axis=1))
