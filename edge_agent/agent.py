@@ -26,6 +26,7 @@ from edge_agent.contracts.errors import (
     NotReady,
 )
 from edge_agent.contracts.observation import Reading, check_reading
+from edge_agent.journal import Swap
 from edge_agent.metrics import Counters
 from edge_agent.poller import Poller
 from edge_agent.prediction import Inputs, Prediction, SensorWind, as_rows, instant
@@ -98,7 +99,12 @@ class EdgeAgent:
         self._lock_file = _lock(config)
         try:
             self._slots = Slots(
-                config.state, self.clock, name=config.name, warm_up_runs=config.warm_up_runs
+                config.state,
+                self.clock,
+                name=config.name,
+                warm_up_runs=config.warm_up_runs,
+                objective=config.latency_objective_ms / 1e3,
+                journal_bytes=config.journal_bytes,
             )
             clear_incoming(self._slots.releases)
             self._spool = Spool(
@@ -160,6 +166,36 @@ class EdgeAgent:
         """The loaded versions: the active one, then the previous one."""
         return [s.version for s in self._slots.pair if s is not None]
 
+    @property
+    def loaded(self) -> list[Slot]:
+        """The loaded releases: the active one, then the previous one."""
+        return [s for s in self._slots.pair if s is not None]
+
+    @property
+    def refused(self) -> list[dict[str, Any]]:
+        """Releases refused since the start: ``version`` and ``reason``."""
+        return [{"version": v, "reason": r} for v, r in list(self._poller.refusals.items())]
+
+    @property
+    def held(self) -> int | None:
+        """Version that was rolled back from and stays out."""
+        return self._slots.held
+
+    @property
+    def swaps(self) -> list[Swap]:
+        """The last changes of the active release, oldest first."""
+        return list(self._slots.journal.swaps)
+
+    @property
+    def source_trouble(self) -> str | None:
+        """Why no release can be had now; none if it can."""
+        return self._poller.trouble
+
+    @property
+    def last_staleness(self) -> float | None:
+        """Of the last answer, s."""
+        return self._last_staleness
+
     def slot(self, version: int | None = None) -> Slot:
         """Return the active slot, or the loaded one of a version.
 
@@ -202,6 +238,10 @@ class EdgeAgent:
         """
         slot = slot or self.slot(version)
         rows = as_rows(inputs, slot.columns, self.config.max_batch)
+        return self._answer(slot, rows, self._newest)
+
+    def predict_rows(self, slot: Slot, rows: np.ndarray) -> Prediction:
+        """Predict from rows that `as_rows` has checked; see `predict`."""
         return self._answer(slot, rows, self._newest)
 
     def predict_readings(self, readings: Sequence[Reading]) -> Prediction:
@@ -285,16 +325,21 @@ class EdgeAgent:
         """Return kept readings after a sequence number; raises `SpoolError`."""
         return self._spool.after(after, limit)
 
-    def rollback(self) -> Future[int]:
+    def rollback(self, *, by: str = "in-process") -> Future[int]:
         """Ask for the previous release; the future gives the version that then serves.
 
         It raises `NoSuchRelease` if there is none, and OSError if the disk fails.
-        """
-        return self._poller.submit(self._poller.rollback)
 
-    def pull(self) -> Future[int | None]:
+        Parameters
+        ----------
+        by : str
+            Who asks, for the audit record.
+        """
+        return self._poller.command("rollback", self._poller.rollback, by=by)
+
+    def pull(self, *, by: str = "in-process") -> Future[int | None]:
         """Ask for a look at the repository now; the future gives the version that then serves."""
-        return self._poller.submit(self._poller.poll)
+        return self._poller.command("pull", self._poller.poll, by=by)
 
     def status(self) -> dict[str, Any]:
         """Return what the agent is and has done, as JSON values; times in s."""
@@ -309,18 +354,16 @@ class EdgeAgent:
             "previous": None if previous is None else previous.version,
             "columns": None if active is None else list(active.columns),
             "held": self._slots.held,
-            "refused": [
-                {"version": v, "reason": r} for v, r in list(self._poller.refusals.items())
-            ],
+            "refused": self.refused,
             "source_trouble": self._poller.trouble,
             "counters": self.counters.as_dict(),
             "latency_ms": self.counters.latencies.summary(),
             "staleness_seconds": self._last_staleness,
             "last_data_time": None if newest is None else newest[1],
-            "swaps": [msgspec.structs.asdict(s) for s in list(self._slots.journal.swaps)],
+            "swaps": [msgspec.structs.asdict(s) for s in self.swaps],
             "started_at": self.started_at,
             "now": self.clock.now(),
-            "rss_bytes": _resident_bytes(),
+            "rss_bytes": resident_bytes(),
             **{name: section() for name, section in self.sections.items()},
         }
 
@@ -397,7 +440,8 @@ def _lock(config: AgentConfig) -> int:
     return descriptor
 
 
-def _resident_bytes() -> int | None:
+def resident_bytes() -> int | None:
+    """Return the process's resident memory, bytes; none where it cannot be known."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     except OSError:

@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.model import Contract
@@ -32,7 +32,7 @@ class AgentConfig(Contract):
     channel: Channel = "stable"
     """Which channel of the repository to follow."""
     host: str = "127.0.0.1"
-    """Address to listen on; loopback only in this version."""
+    """Address to listen on; beyond loopback only with TLS and a token."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """TCP port; 0 takes any free one (``state/address.json`` says which)."""
     unix_socket: Path | None = None
@@ -53,6 +53,18 @@ class AgentConfig(Contract):
     """Largest request body, bytes; after decompression too."""
     max_connections: Annotated[int, Field(gt=0)] = 256
     """Connections held at once, both listeners together."""
+    max_queue: Annotated[int, Field(gt=0)] = 64
+    """Requests waiting at once; those beyond it are refused immediately with 503."""
+    latency_objective_ms: Annotated[float, Field(ge=0)] = 10.0
+    """Longest run, ms, for which waiting requests may be put together; 0 never does it."""
+    tls_certificate: Path | None = None
+    """Certificate chain for HTTP, PEM; with `tls_key`, HTTP becomes HTTPS."""
+    tls_key: Path | None = None
+    """Private key of the certificate, PEM."""
+    token_file: Path | None = None
+    """File whose one line every HTTP request must carry as ``Authorization: Bearer``."""
+    journal_bytes: Annotated[int, Field(ge=4096)] = 4 * 2**20
+    """Size at which the audit record is rotated, bytes; four old ones are kept."""
     request_seconds: Annotated[float, Field(gt=0)] = 15.0
     """Longest time a request may take to arrive, s."""
     idle_seconds: Annotated[float, Field(gt=0)] = 600.0
@@ -71,17 +83,22 @@ class AgentConfig(Contract):
     monitors: MonitorSettings = MonitorSettings()
     """What is watched."""
 
-    @field_validator("host")
-    @classmethod
-    def _loopback(cls, host: str) -> str:
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            msg = "tls_certificate and tls_key are given together or not at all"
+            raise ValueError(msg)
         try:
-            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+            loopback = self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             loopback = False
-        if not loopback:
-            msg = f"{host} is not a loopback address; other hosts need TLS, which is not built yet"
+        if not loopback and (self.tls_certificate is None or self.token_file is None):
+            msg = (
+                f"host {self.host} is not a loopback address: that needs tls_certificate, tls_key "
+                "and token_file"
+            )
             raise ValueError(msg)
-        return host
+        return self
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
@@ -101,8 +118,10 @@ class AgentConfig(Contract):
             "upstream": config.upstream and config.upstream.within(folder),
             "monitors": config.monitors.within(folder),
         }
-        if config.unix_socket is not None:
-            paths["unix_socket"] = folder / config.unix_socket
+        for field in ("unix_socket", "tls_certificate", "tls_key", "token_file"):
+            path_given = getattr(config, field)
+            if path_given is not None:
+                paths[field] = folder / path_given
         return config.model_copy(update=paths)
 
     @property

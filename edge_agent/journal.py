@@ -1,11 +1,13 @@
 """What the agent has done, on disk: the state to restart from, and the audit record.
 
-``active.json`` is replaced whole; ``journal.jsonl`` only grows, one event a line. A line torn by a
-power cut is skipped.
+``active.json`` is replaced whole; ``journal.jsonl`` only grows, one event a line, until it is put
+aside as ``journal.1.jsonl`` (and that as ``journal.2.jsonl``, and so on). A line torn by a power
+cut is skipped.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from pathlib import Path
@@ -18,6 +20,8 @@ from edge_agent.contracts import storage
 from edge_agent.contracts.model import Contract
 
 SWAPS_KEPT = 1000
+#: Old files kept beside the current one.
+OLD_KEPT = 4
 
 
 class ActiveState(Contract):
@@ -57,11 +61,15 @@ class Journal:
     ----------
     state : Path
         The agent's state folder.
+    max_bytes : int
+        Size at which the events are put aside.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *, max_bytes: int = 4 * 2**20) -> None:
         self._active = state / "active.json"
         self._events = state / "journal.jsonl"
+        self._old = [state / f"journal.{i}.jsonl" for i in range(1, OLD_KEPT + 1)]
+        self._max_bytes = max_bytes
         self.swaps: deque[Swap] = deque(self._read_swaps(), maxlen=SWAPS_KEPT)
         """The last swaps, oldest first."""
 
@@ -84,6 +92,7 @@ class Journal:
     def event(self, kind: str, **data: Any) -> None:  # noqa: ANN401 - any JSON value
         """Append an event; raises OSError if the disk does not take it."""
         line = msgspec.json.encode({"event": kind, **data}) + b"\n"
+        self._put_aside()
         with self._events.open("ab") as file:
             if file.tell() and not self._ends_a_line():
                 line = b"\n" + line
@@ -91,16 +100,26 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
+    def _put_aside(self) -> None:
+        if not self._events.exists() or self._events.stat().st_size < self._max_bytes:
+            return
+        for older, newer in itertools.pairwise([*self._old[::-1], self._events]):
+            if newer.exists():
+                newer.replace(older)
+        storage.fsync(self._events.parent)
+
     def _ends_a_line(self) -> bool:
         with self._events.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
 
     def _read_swaps(self) -> list[Swap]:
-        try:
-            lines = self._events.read_bytes().splitlines()
-        except OSError:
-            return []
+        lines: list[bytes] = []
+        for path in (*self._old[::-1], self._events):
+            try:
+                lines += path.read_bytes().splitlines()
+            except OSError:
+                continue
         swaps = []
         for line in lines:
             try:

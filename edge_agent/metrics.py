@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 RING = 4096
+#: Upper bounds of the histograms' buckets, s.
+BOUNDS = (
+    5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+)  # fmt: skip
+#: What a counter counts, where its name does not say it.
+HELP = {
+    "answered": "Predictions given.",
+    "failed": "Requests that ended in an error of ours.",
+    "refused_not_ready": "Requests before the first release.",
+    "refused_overload": "Requests and connections refused because too many waited.",
+    "refused_token": "Requests without the token.",
+    "invalid": "Requests refused for what they said.",
+    "batched": "Requests that were run together with others.",
+    "out_of_range": "Answers flagged as outside the trained range.",
+    "releases_refused": "Releases that failed verification or their golden examples.",
+    "source_errors": "Looks at the repository that failed.",
+    "readings_accepted": "Readings committed to the spool.",
+    "duplicate": "Equal repeats of readings, dropped.",
+    "conflicting": "Repeats of a reading with another value; the first was kept.",
+    "readings_dropped": "Readings dropped because the spool was full.",
+    "records_dropped": "Prediction records dropped.",
+    "observer_errors": "Observers that raised.",
+}
 
 
 class Latencies:
@@ -39,6 +64,45 @@ class Latencies:
         }
 
 
+class Histogram:
+    """Counts of durations by `BOUNDS`, and their sum."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        """Per bucket, not cumulative; the last is beyond every bound."""
+        self.total = 0.0
+        """Sum, s."""
+
+    def record(self, seconds: float) -> None:
+        """Count one duration, s."""
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.total += seconds
+
+
+class Stages:
+    """Histograms of the stages of an infer request."""
+
+    def __init__(self) -> None:
+        self.queue = Histogram()
+        """From when the loop saw the request until its decoding began."""
+        self.decode = Histogram()
+        """Bytes to checked rows."""
+        self.inference = Histogram()
+        """Rows to a prediction."""
+        self.encode = Histogram()
+        """Prediction to bytes."""
+
+    def record(self, queue: float, decode: float, inference: float) -> None:
+        """Count the stages up to the prediction, s."""
+        self.queue.record(queue)
+        self.decode.record(decode)
+        self.inference.record(inference)
+
+    def by_name(self) -> Iterator[tuple[str, Histogram]]:
+        """Yield each stage's name and histogram, in order."""
+        yield from vars(self).items()
+
+
 class Counters:
     """Everything counted since the process started."""
 
@@ -49,6 +113,12 @@ class Counters:
         """Requests that ended in an error of ours (500)."""
         self.refused_not_ready = 0
         """Requests before the first release."""
+        self.refused_overload = 0
+        """Requests and connections refused because too many waited."""
+        self.refused_token = 0
+        """Requests without the token."""
+        self.batched = 0
+        """Requests that were run together with others."""
         self.invalid = 0
         """Requests refused for what they said: shape, NaN, unknown name, protocol."""
         self.out_of_range = 0

@@ -88,6 +88,20 @@ class Poller:
         self._commands.put(command)
         return done
 
+    def command(self, name: str, work: Callable[[], T], *, by: str) -> Future[T]:
+        """Run a command on this thread and put it on the audit record, whatever comes of it."""
+
+        def recorded() -> T:
+            try:
+                result = work()
+            except Exception as error:
+                self._audit(name, by, f"{type(error).__name__}: {error}")
+                raise
+            self._audit(name, by, "done")
+            return result
+
+        return self.submit(recorded)
+
     def rollback(self) -> int:
         """Swap the previous release back in; on this thread only. See `Slots.rollback`."""
         slot = self._slots.rollback()
@@ -97,6 +111,8 @@ class Poller:
 
     def poll(self) -> int | None:
         """Look once, whatever happens; on this thread only. Return the version that serves."""
+        # By now no request can be using what the last swap retired.
+        self._slots.free_retired()
         try:
             self._poll()
         except Exception:  # a poll may fail in any way; the agent goes on serving
@@ -176,6 +192,20 @@ class Poller:
             )
         except OSError as failure:
             self._note_trouble(f"journal: {failure}")
+
+    def _audit(self, name: str, by: str, outcome: str) -> None:
+        active = self._slots.pair.active
+        try:
+            self._slots.journal.event(
+                "command",
+                command=name,
+                by=by,
+                outcome=outcome,
+                active=None if active is None else active.version,
+                at=self._clock.now(),
+            )
+        except OSError as failure:  # the command is carried out; the record is behind
+            log.error("the audit record cannot be written", reason=str(failure))
 
     def _note_trouble(self, reason: str) -> None:
         self._counters.source_errors += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import os
@@ -17,10 +16,12 @@ from edge_agent.config import AgentConfig
 from edge_agent.contracts import storage
 from edge_agent.contracts.model import Contract, canonical_json
 from edge_agent.field import FieldServices
+from edge_agent.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
 
 ADDRESS = "address.json"
+SWITCH_SECONDS = 5e-4
 
 
 class Address(Contract):
@@ -61,27 +62,30 @@ def run(config: AgentConfig) -> None:
     SpoolError
         If the spool cannot be opened.
     """
-    asyncio.run(_run(config))
-
-
-async def _run(config: AgentConfig) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     path = config.socket_path
-    agent = EdgeAgent(config)
-    # What outlives a request is put out of the collector's sight: a full collection costs several
-    # milliseconds, and would come in the middle of some answer.
-    agent.after_swap = gc.freeze
+    servers: list[Server] = []
+    asked: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        asked.append(number)
+        for server in servers:
+            server.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    watchdog = Watchdog()
+    # A thread that wants the interpreter waits this long before it asks for it: at the default of
+    # 5 ms a request would wait so long for the thread that loads a release.
+    sys.setswitchinterval(SWITCH_SECONDS)
     with contextlib.ExitStack() as closing:
+        agent = EdgeAgent(config)
         agent.start()
         closing.callback(agent.close)
         field = FieldServices(agent)
         closing.callback(field.close)
         field.start()
-        server = Server(agent)
-        await server.start()
+        server = Server(agent, watchdog)
+        server.listen()
         address = Address(
             pid=os.getpid(),
             http=server.http,
@@ -90,10 +94,16 @@ async def _run(config: AgentConfig) -> None:
         )
         file = config.state / ADDRESS
         storage.write_bytes(file, canonical_json(address.model_dump()))
+        # What outlives every request is put out of the collector's sight: a full collection costs
+        # several milliseconds, and would come in the middle of some answer.
         gc.collect()
         gc.freeze()
         log.info("listening", http=server.http, unix_socket=str(path), model=config.name)
-        await stop.wait()
+        watchdog.ready()
+        servers.append(server)
+        if asked:  # while it started
+            server.stop()
+        server.run()
+        watchdog.stopping()
         log.info("stopping")
         file.unlink(missing_ok=True)
-        await server.stop()

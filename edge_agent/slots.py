@@ -8,6 +8,7 @@ the swap, so a crash at any point restarts into the old or the new one.
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import structlog
 
+from edge_agent.batching import Cost, fitted
 from edge_agent.clock import Clock
 from edge_agent.contracts.errors import GoldenMismatch, NoSuchRelease, ReleaseError
 from edge_agent.contracts.failpoints import failpoint
@@ -39,8 +41,14 @@ class Slot:
     """Its manifest."""
     model: Model
     """Ready to run."""
+    cost: Cost | None
+    """What a run costs; none if one row takes longer than the latency objective."""
     columns: tuple[str, ...]
     """Names of the inputs, in order."""
+    column_list: list[str]
+    """The same, as a list."""
+    outputs: tuple[str, ...]
+    """Names of the outputs, in order."""
     minimum: np.ndarray
     """(n,) float32: lower ends of the trained range."""
     maximum: np.ndarray
@@ -61,6 +69,10 @@ class Slot:
     """Wall time, s since the Unix epoch."""
 
 
+#: Runs of each size, and rows of the larger size, from which a release's cost is worked out.
+MEASURED_RUNS, MEASURED_ROWS = 4, 8
+
+
 class Pair(NamedTuple):
     """What is loaded; replaced as a whole."""
 
@@ -68,8 +80,16 @@ class Pair(NamedTuple):
     previous: Slot | None
 
 
-def load(stored: StoredRelease, *, now: float, warm_up_runs: int) -> Slot:
-    """Build a slot: load the model, run the golden examples, warm up.
+def load(stored: StoredRelease, *, now: float, warm_up_runs: int, objective: float = 0.0) -> Slot:
+    """Build a slot: load the model, run the golden examples, warm up, measure.
+
+    Parameters
+    ----------
+    stored : StoredRelease
+    now : float, s since the Unix epoch
+    warm_up_runs : int
+    objective : float, s
+        Longest run for which requests may be put together; 0 measures nothing.
 
     Raises
     ------
@@ -86,6 +106,7 @@ def load(stored: StoredRelease, *, now: float, warm_up_runs: int) -> Slot:
     inputs = check_golden(stored, model)
     for _ in range(warm_up_runs):
         model.run(np.ascontiguousarray(inputs[:1]))
+    cost = measure(model, inputs[0], objective)
     points = np.array([s.position for s in release.sensors], dtype=float).reshape(-1, 3)
     until = release.training.data_until
     minimum = np.array([v.minimum for v in release.inputs], dtype=np.float32)
@@ -94,7 +115,10 @@ def load(stored: StoredRelease, *, now: float, warm_up_runs: int) -> Slot:
         version=release.version,
         release=release,
         model=model,
+        cost=cost,
         columns=tuple(v.name for v in release.inputs),
+        column_list=[v.name for v in release.inputs],
+        outputs=tuple(o.name for o in release.outputs),
         minimum=minimum,
         maximum=maximum,
         limits=tuple(zip(minimum.tolist(), maximum.tolist(), strict=True)),
@@ -107,6 +131,26 @@ def load(stored: StoredRelease, *, now: float, warm_up_runs: int) -> Slot:
         interval_factor=release.uncertainty.factor,
         loaded_at=now,
     )
+
+
+def measure(model: Model, row: np.ndarray, objective: float) -> Cost | None:
+    """Return what runs of one and of several rows cost; none if one exceeds the objective."""
+
+    def fastest(rows: int) -> float:
+        inputs = np.tile(row, (rows, 1))
+        times = []
+        for _ in range(MEASURED_RUNS):
+            began = time.perf_counter()
+            model.run(inputs)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    if not objective:
+        return None
+    one = fastest(1)
+    if one > objective:
+        return None
+    return fitted(one, fastest(MEASURED_ROWS), MEASURED_ROWS)
 
 
 def check_golden(stored: StoredRelease, model: Model) -> np.ndarray:
@@ -161,13 +205,28 @@ class Slots:
     name : str
         Model name.
     warm_up_runs : int
+    objective : float, s
+        See `load`.
+    journal_bytes : int
+        Size at which the audit record is rotated.
     """
 
-    def __init__(self, state: Path, clock: Clock, *, name: str, warm_up_runs: int) -> None:
+    def __init__(
+        self,
+        state: Path,
+        clock: Clock,
+        *,
+        name: str,
+        warm_up_runs: int,
+        objective: float,
+        journal_bytes: int,
+    ) -> None:
         self.releases = state / "releases"
-        self.journal = Journal(state)
+        self.journal = Journal(state, max_bytes=journal_bytes)
         self.pair = Pair(None, None)
         self.held: int | None = None
+        self._retired: list[Slot] = []
+        self._objective = objective
         self._clock = clock
         self._name = name
         self._warm_up_runs = warm_up_runs
@@ -233,6 +292,10 @@ class Slots:
         self._swap(Pair(previous, active), reason="rollback", started=started)
         return previous
 
+    def free_retired(self) -> None:
+        """Free the releases that were swapped out before the last look; on the caller's thread."""
+        self._retired.clear()
+
     def find(self, version: int) -> Slot:
         """Return a loaded slot by version; `NoSuchRelease` if it is neither of the two."""
         for slot in self.pair:
@@ -250,6 +313,9 @@ class Slots:
             msg = "a swap needs a release"
             raise ValueError(msg)
         failpoint("slots.before_swap")
+        # Kept until `free_retired`: freeing a model takes up to a millisecond, and the last request
+        # that uses it must not be the one to pay.
+        self._retired += [s for s in self.pair if s is not None and s not in pair]
         self.pair = pair
         swapped = self._clock.now()
         failpoint("slots.after_swap")
@@ -274,7 +340,12 @@ class Slots:
 
     def _load(self, version: int) -> Slot:
         stored = read_stored(self.releases / str(version), name=self._name)
-        return load(stored, now=self._clock.now(), warm_up_runs=self._warm_up_runs)
+        return load(
+            stored,
+            now=self._clock.now(),
+            warm_up_runs=self._warm_up_runs,
+            objective=self._objective,
+        )
 
     def _try_load(self, version: int) -> Slot | None:
         try:

@@ -88,18 +88,27 @@ class RequestParser:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._buffer = bytearray()
+        # A request that came whole is read where it lies; only what is cut is gathered.
+        self._data: bytes | bytearray = b""
+        self._at = 0
         self._head: Head | None = None
         self._announced = False
 
     def feed(self, data: bytes) -> None:
         """Take bytes."""
-        self._buffer += data
+        if self._at == len(self._data):
+            self._data, self._at = data, 0
+        elif isinstance(self._data, bytearray):
+            self._data += data
+        else:
+            self._data = bytearray(memoryview(self._data)[self._at :])
+            self._data += data
+            self._at = 0
 
     @property
     def pending(self) -> bool:
         """Whether part of a request has come."""
-        return bool(self._buffer) or self._head is not None
+        return self._at < len(self._data) or self._head is not None
 
     def take_continue(self) -> bool:
         """Whether the client waits to be told to send its body; true once per request."""
@@ -107,7 +116,7 @@ class RequestParser:
         if head is None or self._announced or head.headers.get("expect") is None:
             return False
         self._announced = True
-        return len(self._buffer) < head.length
+        return len(self._data) - self._at < head.length
 
     def next_request(self) -> Request | None:
         """Return the next whole request, or none.
@@ -117,48 +126,61 @@ class RequestParser:
         ProtocolError
             With the HTTP status in ``.status``.
         """
-        if self._head is None:
-            self._head = self._next_head()
-            self._announced = False
-            if self._head is None:
-                return None
         head = self._head
-        if len(self._buffer) < head.length:
+        if head is None:
+            head = self._head = self._next_head()
+            self._announced = False
+            if head is None:
+                return None
+        end = self._at + head.length
+        if len(self._data) < end:
             return None
-        body = bytes(self._buffer[: head.length])
-        del self._buffer[: head.length]
+        body = bytes(self._data[self._at : end])
+        self._skip_to(end)
         self._head = None
         return Request(head.method, head.path, head.query, head.headers, head.keep_alive, body)
 
     def _next_head(self) -> Head | None:
-        buffer = self._buffer
-        while buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: empty lines before a request
-            del buffer[:2]
+        data = self._data
+        while data.startswith(b"\r\n", self._at):  # RFC 9112 section 2.2: empty lines before
+            self._at += 2
         limit = self._limits.head
-        end = buffer.find(b"\r\n\r\n", 0, limit)
+        end = data.find(b"\r\n\r\n", self._at, self._at + limit)
         if end < 0:
-            if len(buffer) >= limit:
+            if len(data) - self._at >= limit:
                 raise _error(431, f"request line and headers exceed {limit} bytes")
             return None
-        head = _parse_head(bytes(buffer[:end]))
+        head = _parse_head(bytes(data[self._at : end]))
         if head.length > self._limits.body:
             raise _error(413, f"body of {head.length} bytes; at most {self._limits.body}")
-        del buffer[: end + 4]
+        self._skip_to(end + 4)
         return head
+
+    def _skip_to(self, at: int) -> None:
+        if isinstance(self._data, bytearray):
+            del self._data[:at]
+            self._at = 0
+        else:
+            self._at = at
 
 
 def encode_response(response: Response, *, keep_alive: bool) -> list[Buffer]:
     """Return the bytes of a response, in pieces."""
-    head = [
-        f"HTTP/1.1 {response.status} {_reason(response.status)}",
-        f"Content-Length: {sum(len(piece) for piece in response.body)}",
-    ]
-    if response.body:
-        head.append(f"Content-Type: {response.content_type}")
-    head += [f"{name}: {value}" for name, value in response.headers]
+    body = response.body
+    head = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n" % (
+        _status_line(response.status),
+        sum(len(piece) for piece in body),
+    )
+    if body:
+        head += b"Content-Type: %b\r\n" % response.content_type.encode("latin-1")
+    for name, value in response.headers:
+        head += f"{name}: {value}\r\n".encode("latin-1")
     if not keep_alive:
-        head.append("Connection: close")
-    return [("\r\n".join(head) + "\r\n\r\n").encode("latin-1"), *response.body]
+        head += b"Connection: close\r\n"
+    if not body:
+        return [head + b"\r\n"]
+    # Head and first piece, both short, as one: fewer pieces for the kernel to gather.
+    return [b"".join((head, b"\r\n", body[0])), *body[1:]]
 
 
 def decoded_body(request: Request, limit: int) -> bytes:
@@ -238,11 +260,12 @@ def _body_length(headers: Mapping[str, str]) -> int:
 
 
 @lru_cache(maxsize=64)
-def _reason(status: int) -> str:
+def _status_line(status: int) -> bytes:
     try:
-        return HTTPStatus(status).phrase
+        phrase = HTTPStatus(status).phrase
     except ValueError:
-        return ""
+        phrase = ""
+    return f"{status} {phrase}".encode("latin-1")
 
 
 def _error(status: int, message: str) -> ProtocolError:

@@ -1,157 +1,43 @@
-"""The server round the codec and the routes: asyncio, one thread, TCP and a Unix socket.
+"""The server round the codec and the routes: one thread, epoll, TCP and a Unix socket.
 
-Inference runs inline: requests are served one after the other, which on a small device is both the
-shortest mean and the shortest tail.
+Each turn of the loop takes what every client has sent, and answers it. Inference runs inline:
+requests are served one after the other, or together where the release's cost says that all are then
+answered sooner. Measured against asyncio's protocols in docs/edge-agent.md.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import errno
 import os
+import select
 import socket
-from collections.abc import Callable
+import threading
+import time
+from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
+from select import EPOLLIN
 
 import structlog
 
 from edge_agent.agent import EdgeAgent
-from edge_agent.api.codec import CONTINUE, Limits, RequestParser, Response, encode_response
-from edge_agent.api.routes import Routes
-from edge_agent.config import AgentConfig
-from edge_agent.contracts.errors import InvalidConfig, ProtocolError
+from edge_agent.api.codec import Limits, Request, Response
+from edge_agent.api.connection import Connection
+from edge_agent.api.routes import Routes, read_token
+from edge_agent.api.tls import Tls, server_context
+from edge_agent.contracts.errors import InvalidConfig, Overloaded, ProtocolError
+from edge_agent.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
 
-SWEEP_SECONDS = 5.0
+SWEEP_SECONDS = 1.0
+STOP_SECONDS = 2.0
+SEND_BUFFER = 2**20
+ACCEPTS = 64
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-
-class Connection(asyncio.Protocol):
-    """One connection: answers in the order of the requests, one at a time."""
-
-    def __init__(self, server: Server, *, local: bool) -> None:
-        self._server = server
-        self._local = local
-        self._parser = RequestParser(server.limits)
-        self._transport: asyncio.Transport
-        self._waiting: bool | None = None
-        """Keep-alive of the request whose answer is awaited; none when idle."""
-        self._blocked = False
-        self._ended = False
-        self._closing = False
-        self.since = 0.0
-        """Loop time of the last progress."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or refuse it when there are too many."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
-        self.since = self._server.loop.time()
-        if not self._server.admit(self):
-            error = ProtocolError("too many connections; try again later", status=503)
-            self._send(self._server.routes.error(error), keep_alive=False)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Forget the connection."""
-        self._closing = True
-        self._server.forget(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes and answer what is whole."""
-        if self._closing:
-            return
-        if not self._parser.pending:
-            self.since = self._server.loop.time()
-        self._parser.feed(data)
-        self._answer()
-
-    def eof_received(self) -> bool:
-        """Finish the answers under way, then close."""
-        self._ended = True
-        return self._waiting is not None or self._blocked
-
-    def pause_writing(self) -> None:
-        """Stop answering a client that does not read."""
-        self._blocked = True
-        self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Go on."""
-        self._blocked = False
-        if self._waiting is None:
-            self._resume_reading()
-            self._answer()
-
-    def overdue(self, now: float, config: AgentConfig) -> bool:
-        """Whether the client takes too long to send, or has been silent for too long."""
-        if self._waiting is not None:
-            return False
-        limit = config.request_seconds if self._parser.pending else config.idle_seconds
-        return now - self.since > limit
-
-    def close(self) -> None:
-        """Close after what is written has gone out."""
-        self._closing = True
-        self._transport.close()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._closing = True
-        self._transport.abort()
-
-    @property
-    def busy(self) -> bool:
-        """Whether an answer is awaited."""
-        return self._waiting is not None
-
-    def _answer(self) -> None:
-        while self._waiting is None and not self._blocked and not self._closing:
-            try:
-                request = self._parser.next_request()
-            except ProtocolError as error:
-                self._send(self._server.routes.error(error), keep_alive=False)
-                return
-            if request is None:
-                if self._parser.take_continue():
-                    self._transport.write(CONTINUE)
-                if self._ended:
-                    self.close()
-                return
-            answer = self._server.routes(request, local=self._local)
-            if isinstance(answer, Response):
-                self._send(answer, keep_alive=request.keep_alive)
-            else:
-                self._waiting = request.keep_alive
-                self._transport.pause_reading()
-                answer.add_done_callback(self._later)
-
-    def _later(self, answer: Future[Response]) -> None:
-        # The loop may be gone if the agent is stopping.
-        with contextlib.suppress(RuntimeError):
-            self._server.loop.call_soon_threadsafe(self._finish, answer)
-
-    def _finish(self, answer: Future[Response]) -> None:
-        keep_alive, self._waiting = bool(self._waiting), None
-        if self._closing:
-            return
-        self._send(answer.result(), keep_alive=keep_alive)
-        if not self._blocked and not self._closing:
-            self._resume_reading()
-            self._answer()
-
-    def _send(self, response: Response, *, keep_alive: bool) -> None:
-        keep = keep_alive and not self._server.stopping
-        self._transport.writelines(encode_response(response, keep_alive=keep))
-        self.since = self._server.loop.time()
-        if not keep:
-            self.close()
-        if response.after is not None:
-            response.after()
-
-    def _resume_reading(self) -> None:
-        if not self._ended and not self._closing:
-            self._transport.resume_reading()
+Work = tuple[Connection, Request]
 
 
 class Server:
@@ -161,22 +47,42 @@ class Server:
     ----------
     agent : EdgeAgent
         Started.
+    watchdog : Watchdog, optional
+        Told that the loop turns.
+
+    Raises
+    ------
+    InvalidConfig
+        If the token or the certificate cannot be read.
     """
 
-    def __init__(self, agent: EdgeAgent) -> None:
+    def __init__(self, agent: EdgeAgent, watchdog: Watchdog | None = None) -> None:
         config = agent.config
-        self.routes = Routes(agent)
         self.limits = Limits(config.max_head_bytes, config.max_body_bytes)
         self.stopping = False
-        self.loop: asyncio.AbstractEventLoop
+        self.now = time.monotonic()
         self.http = ""
-        """``http://HOST:PORT`` once it listens."""
+        """``http://HOST:PORT`` (or ``https``) once it listens."""
+        self._agent = agent
         self._config = config
-        self._connections: set[Connection] = set()
-        self._servers: list[asyncio.Server] = []
-        self._sweeper: asyncio.Task[None] | None = None
+        self._watchdog = watchdog or Watchdog({})
+        self.routes = Routes(agent, token=read_token(config.token_file))
+        self._tls = None
+        if config.tls_certificate is not None and config.tls_key is not None:
+            self._tls = server_context(config.tls_certificate, config.tls_key)
+        self._epoll = select.epoll()
+        self._bell: int = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._bell, EPOLLIN)
+        self._listeners: dict[int, socket.socket] = {}
+        self._deaf = False
+        """No descriptor is left for another client; looked at again at the next sweep."""
+        self._connections: dict[int, Connection] = {}
+        self._done: deque[tuple[Connection, bool, Future[Response]]] = deque()
+        self._following: list[Connection] = []
+        self._stop_at: float | None = None
+        self._ended = threading.Event()
 
-    async def start(self) -> None:
+    def listen(self) -> None:
         """Listen on both sockets.
 
         Raises
@@ -184,71 +90,195 @@ class Server:
         InvalidConfig
             If the port is taken or the socket path cannot be used.
         """
-        self.loop = asyncio.get_running_loop()
         config = self._config
         path = config.socket_path
         unix = listen_unix(path)
         try:
-            tcp = await self.loop.create_server(
-                self._factory(local=False), config.host, config.port, backlog=128
-            )
+            family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+            tcp = socket.create_server((config.host, config.port), family=family, backlog=128)
         except OSError as error:
             unix.close()
             path.unlink(missing_ok=True)
             msg = f"port: cannot listen on {config.host}:{config.port}: {error.strerror}"
             raise InvalidConfig(msg, field="port") from error
-        self._servers = [
-            tcp,
-            await self.loop.create_unix_server(self._factory(local=True), sock=unix, backlog=128),
-        ]
-        host, port = tcp.sockets[0].getsockname()[:2]
-        self.http = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        self._sweeper = asyncio.create_task(self._sweep())
+        unix.listen(128)
+        for listener in (tcp, unix):
+            listener.setblocking(False)
+            self._listeners[listener.fileno()] = listener
+            self._epoll.register(listener.fileno(), EPOLLIN)
+        host, port = tcp.getsockname()[:2]
+        scheme = "http" if self._tls is None else "https"
+        self.http = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
-    async def stop(self, timeout: float = 2.0) -> None:
-        """Stop accepting, let answers under way go out, close everything."""
+    def run(self) -> None:
+        """Serve on this thread until `stop` is called and what was under way is answered."""
+        sweep_at = 0.0
+        beat = self._watchdog.interval
+        beat_at = 0.0
+        pause = SWEEP_SECONDS if beat is None else min(SWEEP_SECONDS, beat)
+        try:
+            while self._stop_at is None or (self._busy() and self.now < self._stop_at):
+                events = self._epoll.poll(0 if self._following else pause)
+                self.now = time.monotonic()
+                self._turn(events)
+                if beat is not None and self.now >= beat_at:
+                    self._watchdog.alive()
+                    beat_at = self.now + beat
+                if self.now >= sweep_at:
+                    self._sweep()
+                    sweep_at = self.now + SWEEP_SECONDS
+                if self.stopping and self._stop_at is None:
+                    self._close_listeners()
+                    self._stop_at = self.now + STOP_SECONDS
+                    pause = 0.01
+        finally:
+            self._close_all()
+            self._ended.set()
+
+    def stop(self) -> None:
+        """Make `run` accept no more, finish and return; from any thread or a signal handler."""
         self.stopping = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        # A connection accepted just now takes asyncio some turns to hand over, and fails if its
-        # server is closed meanwhile (cpython#109564): stop accepting, wait, then close.
-        for server in self._servers:
-            for sock in server.sockets:
-                self.loop.remove_reader(sock.fileno())
-        for _ in range(5):
-            await asyncio.sleep(0)
-        for server in self._servers:
-            server.close()
-        deadline = self.loop.time() + timeout
-        while any(c.busy for c in self._connections) and self.loop.time() < deadline:
-            await asyncio.sleep(0.01)
-        for connection in list(self._connections):
-            connection.close()
-        while self._connections and self.loop.time() < deadline:
-            await asyncio.sleep(0.01)
-        for connection in list(self._connections):
-            connection.abort()
-        self._config.socket_path.unlink(missing_ok=True)
+        self._ring()
 
-    def admit(self, connection: Connection) -> bool:
-        """Count a connection in; false when there are too many."""
-        self._connections.add(connection)
-        return len(self._connections) <= self._config.max_connections
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until `run` has returned."""
+        return self._ended.wait(timeout)
+
+    def watch(self, connection: Connection, mask: int) -> None:
+        """Wait for other events of a connection."""
+        self._epoll.modify(connection.descriptor, mask)
 
     def forget(self, connection: Connection) -> None:
-        """Count a connection out."""
-        self._connections.discard(connection)
+        """Drop a connection that is about to close."""
+        if self._connections.pop(connection.descriptor, None) is not None:
+            self._epoll.unregister(connection.descriptor)
 
-    def _factory(self, *, local: bool) -> Callable[[], Connection]:
-        return lambda: Connection(self, local=local)
+    def refused(self, error: ProtocolError) -> Response:
+        """Return the answer to bytes that are not the protocol."""
+        return self.routes.error(error)
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            now = self.loop.time()
-            for connection in list(self._connections):
-                if connection.overdue(now, self._config):
-                    connection.abort()
+    def _turn(self, events: list[tuple[int, int]]) -> None:
+        self.routes.arrived = time.perf_counter()
+        following, self._following = self._following, []
+        work: list[Work] = [(c, r) for c in following if (r := c.following()) is not None]
+        for descriptor, mask in events:
+            connection_or_none = self._connections.get(descriptor)
+            if connection_or_none is not None:
+                if (request := connection_or_none.receive(mask)) is not None:
+                    work.append((connection_or_none, request))
+            elif descriptor == self._bell:
+                self._answer_done()
+            elif descriptor in self._listeners:
+                self._accept(self._listeners[descriptor])
+        if work:
+            self._serve(work)
+
+    def _serve(self, work: list[Work]) -> None:
+        if len(work) > self._config.max_queue:
+            # Refused before anything else is done: whoever must go elsewhere learns it now.
+            waiting = self._config.max_queue
+            for connection, request in work[waiting:]:
+                msg = f"{waiting} requests wait already; try again later"
+                self._respond(connection, request, self.routes.error(Overloaded(msg)))
+            del work[waiting:]
+        if len(work) == 1:
+            connection, request = work[0]
+            self._respond(connection, request, self.routes(request, connection))
+            return
+        for (connection, request), answer in self.routes.together(work):
+            self._respond(connection, request, answer)
+
+    def _respond(
+        self, connection: Connection, request: Request, answer: Response | Future[Response]
+    ) -> None:
+        if isinstance(answer, Response):
+            connection.answer(answer, keep_alive=request.keep_alive)
+            if connection.unread and not connection.closed:
+                self._following.append(connection)
+            return
+        connection.wait()
+        keep = request.keep_alive
+
+        def done(future: Future[Response]) -> None:
+            self._done.append((connection, keep, future))
+            self._ring()
+
+        answer.add_done_callback(done)
+
+    def _answer_done(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._bell)
+        while self._done:
+            connection, keep, future = self._done.popleft()
+            connection.answer(future.result(), keep_alive=keep)
+            if connection.unread and not connection.closed:
+                self._following.append(connection)
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self._bell, 1)
+
+    def _accept(self, listener: socket.socket) -> None:
+        local = listener.family == socket.AF_UNIX
+        for _ in range(ACCEPTS):
+            try:
+                sock, _address = listener.accept()
+            except (BlockingIOError, ConnectionError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                log.error("no more connections can be accepted", reason=str(error))
+                self._listen_again(listening=False)
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            if not local:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tls = None if local or self._tls is None else Tls(self._tls)
+            connection = Connection(self, sock, local=local, tls=tls)
+            self._connections[connection.descriptor] = connection
+            self._epoll.register(connection.descriptor, EPOLLIN)
+            excess = len(self._connections) - self._config.max_connections
+            if excess > 0:
+                if tls is not None or excess > ACCEPTS:
+                    connection.close()
+                    continue
+                error_ = Overloaded("too many connections; try again later")
+                connection.answer(self.routes.error(error_), keep_alive=False)
+
+    def _sweep(self) -> None:
+        config = self._config
+        for connection in list(self._connections.values()):
+            if connection.overdue(config.request_seconds, config.idle_seconds):
+                connection.close()
+        if self._deaf:
+            self._listen_again(listening=True)
+
+    def _listen_again(self, *, listening: bool) -> None:
+        self._deaf = not listening
+        for descriptor in self._listeners:
+            self._epoll.modify(descriptor, EPOLLIN if listening else 0)
+
+    def _busy(self) -> bool:
+        return bool(self._following) or any(c.busy for c in self._connections.values())
+
+    def _close_listeners(self) -> None:
+        for descriptor, listener in self._listeners.items():
+            self._epoll.unregister(descriptor)
+            listener.close()
+        self._listeners.clear()
+        self._config.socket_path.unlink(missing_ok=True)
+
+    def _close_all(self) -> None:
+        self._close_listeners()
+        for connection in list(self._connections.values()):
+            connection.close()
+        self._epoll.close()
+
+    def __del__(self) -> None:
+        # Not earlier: a thread that answers late would ring another file's bell.
+        os.close(self._bell)
 
 
 def listen_unix(path: Path) -> socket.socket:

@@ -8,6 +8,8 @@ The tree::
     ├── InvalidReading      a sensor reading that cannot be used
     ├── ProtocolError       bytes that are not the protocol; carries the HTTP status
     ├── NotReady            no release is loaded yet
+    ├── Overloaded          too many requests wait already
+    ├── Unauthorised        the token is missing or wrong
     ├── ReleaseError        a release that cannot be served
     │   ├── DigestMismatch  bytes differ from what the manifest promises
     │   ├── GoldenMismatch  the model does not reproduce its golden examples
@@ -76,6 +78,14 @@ class ProtocolError(RbfError):
 
 class NotReady(RbfError):
     """No release is loaded yet."""
+
+
+class Overloaded(RbfError):
+    """Too many requests wait already; try again later."""
+
+
+class Unauthorised(RbfError):
+    """The token that the agent asks for is missing or wrong."""
 
 
 class ReleaseError(RbfError):

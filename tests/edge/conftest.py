@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -51,18 +50,15 @@ def wind(time_: str, speed: float = 5.0, direction: float = 270.0) -> list[Readi
 @contextmanager
 def listening(agent: EdgeAgent) -> Iterator[Server]:
     """A server for a started agent, on a thread of its own."""
-    loop = asyncio.new_event_loop()
     server = Server(agent)
-    thread = threading.Thread(target=loop.run_forever)
+    server.listen()
+    thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
         yield server
     finally:
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        server.stop()
+        thread.join(10)
 
 
 class Process:
