@@ -83,7 +83,7 @@ class Parts:
         self.processes[name].wait()
 
     def backlog(self) -> int | None:
-        """Readings that are not delivered, or none if the agent does not answer."""
+        """Return the readings that are not delivered, or none if the agent does not answer."""
         with contextlib.suppress(RbfError):
             upstream = self.client.status()["upstream"]
             return int(upstream["uncut"]) + int(upstream["batch_readings"])
@@ -139,6 +139,11 @@ async def soak(parts: Parts, args: argparse.Namespace) -> int:
     chance = random.Random(args.seed)  # noqa: S311
     for name in parts.commands:
         parts.start(name)
+    patience = time.monotonic() + 60.0
+    while parts.backlog() is None:
+        if time.monotonic() > patience or parts.processes["agent"].poll() is not None:
+            sys.exit(f"the agent does not start; see {parts.folder}/agent.log")
+        await asyncio.sleep(0.1)
     sender = Sender(SITE, "127.0.0.1", parts.broker_port, repeat_seconds=0.5)
     began = time.monotonic()
     async with sender.running():
