@@ -30,8 +30,8 @@ MEMORY_GB = int(os.environ.get("RBF_MEMORY_GB", "0"))  # of one block on a node;
 MAX_BLOCKS = int(os.environ.get("RBF_MAX_BLOCKS", "4"))  # queued and running; be a good neighbour
 MAX_MINUTES = int(os.environ.get("RBF_MAX_MINUTES", "60"))  # longest block; short ones fit gaps
 MARGIN_SECONDS = float(os.environ.get("RBF_MARGIN", "60"))  # two rounds of the scheduler's backfill
+LEAVE_SECONDS = float(os.environ.get("RBF_LEAVE", "12"))  # before its end a block takes no task
 POLL_SECONDS = float(os.environ.get("RBF_POLL", "5"))  # between looks at our own jobs
-THREADS = int(os.environ.get("RBF_THREADS", "1"))  # the campaign's resources.threads
 FIXED_MINUTES = int(os.environ.get("RBF_FIXED_MINUTES", "0"))  # over 0: blocks of that length only
 WORKER_INIT = os.environ.get("RBF_WORKER_INIT", "")  # such as: module load python
 
@@ -54,15 +54,14 @@ def make_config(run_dir: Path) -> Config:
     bin_dir = Path(sys.executable).parent  # not resolved: a venv's python is a link out of it
     # Parsl starts its programs by bare name; a venv that is not activated has them off PATH.
     os.environ["PATH"] = f"{bin_dir}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    fixed = BlockShape(1, CORES, FIXED_MINUTES, THREADS, PARTITION) if FIXED_MINUTES else None
+    fixed = BlockShape(1, CORES, FIXED_MINUTES, partition=PARTITION) if FIXED_MINUTES else None
     return Config(
         executors=[
             BlockExecutor(
                 label="blocks",
                 address=ADDRESS or address_by_hostname(),  # where compute nodes find this one
                 encrypted=True,  # everything between the nodes
-                cores_per_worker=THREADS,  # one task each
-                max_workers_per_node=CORES // THREADS,  # else the pool counts the host's cores
+                max_workers_per_node=CORES,  # the watcher says how many for each block
                 heartbeat_period=2,  # a dead block is noticed after ten seconds, not two minutes
                 heartbeat_threshold=10,
                 block_error_handler=False,  # Parsl's gives everything up when one block is lost
@@ -85,7 +84,7 @@ def make_config(run_dir: Path) -> Config:
                         max_minutes=MAX_MINUTES,
                         margin_seconds=MARGIN_SECONDS,
                         start_seconds=5,  # from the block's start to its first task
-                        leave_seconds=12,  # before its end, when no task starts any more
+                        leave_seconds=LEAVE_SECONDS,
                     ),
                     partition=PARTITION,
                     account=ACCOUNT or None,

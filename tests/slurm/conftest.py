@@ -130,17 +130,17 @@ class Run:
         output = (self.folder.root.parent / "output.txt").read_text()
         assert status == 0, output[-3000:]
 
-    def query(self, sql):
+    def query(self, sql, *values):
         if not self.folder.ledger.exists():
             return []
         try:
             with closing(sqlite3.connect(f"file:{self.folder.ledger}?mode=ro", uri=True)) as base:
-                return base.execute(sql).fetchall()
+                return base.execute(sql, values).fetchall()
         except sqlite3.OperationalError:  # its tables are just being made
             return []
 
     def events(self, kind):
-        rows = self.query(f"SELECT data FROM event WHERE kind = '{kind}' ORDER BY sequence")
+        rows = self.query("SELECT data FROM event WHERE kind = ? ORDER BY sequence", kind)
         return [json.loads(data) for (data,) in rows]
 
     def ends(self):
@@ -182,7 +182,7 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
+def cluster():
     why = missing()
     if why is not None:
         pytest.skip(why)

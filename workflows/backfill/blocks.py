@@ -118,10 +118,10 @@ def account(block: Block, folder: Path, now: float) -> dict[str, object]:
         inside tasks, None without a task.
     """
     end = min(now, block.ends_at or now)
-    runs = read_runs(folder) if folder.is_dir() else []
-    last = max((run.ended or end for run in runs), default=end)
+    runs = read_runs(folder, end) if folder.is_dir() else []
+    last = max((run.ended for run in runs), default=end)
     first = min((run.started for run in runs), default=end)
-    inside = sum(max(0.0, (run.ended or end) - run.started) for run in runs)
+    inside = sum(max(0.0, run.ended - run.started) for run in runs)
     span = block.shape.slots * (last - first)
     began = block.started_at if block.started_at is not None else end
     return {
@@ -131,9 +131,9 @@ def account(block: Block, folder: Path, now: float) -> dict[str, object]:
         "shape": str(block.shape),
         "waited_seconds": round(max(0.0, began - block.asked_at), 1),
         "ran_seconds": round(max(0.0, end - began), 1),
-        "tasks": sum(run.ended is not None for run in runs),
+        "tasks": sum(run.whole for run in runs),
         "task_seconds": round(inside, 2),
         "core_seconds": round(block.shape.nodes * block.shape.cores * max(0.0, end - began), 1),
         "busy": round(inside * block.shape.cores_per_task / span, 4) if span > 0 else None,
-        "lost_seconds": round(sum(run.lost(end) for run in runs), 2),
+        "lost_seconds": round(sum(run.lost() for run in runs), 2),
     }

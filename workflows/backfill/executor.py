@@ -165,9 +165,10 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]  # Parsl has 
             self._mirror()
         managers = self.connected_managers()
         self._managers_of |= {m["manager"]: m["block_id"] for m in managers}
-        for block in self.gaps.blocks.values():
-            if not block.closed:
-                ours = [m for m in managers if m["block_id"] == block.job]
+        for block in list(self.gaps.blocks.values()):
+            # Of a block that is over too: on a node that Slurm has given up the pool may live on.
+            ours = [m for m in managers if m["block_id"] == block.job]
+            if ours or not block.closed:
                 self._release(block, ours, time.time())
         if now - self._asked_at >= min(self.gaps.poll_seconds, 2.0):
             self._asked_at = now

@@ -85,6 +85,8 @@ class Limits:
     """Of one block."""
     max_cores: int = 64
     """Of one block, on each node."""
+    max_tasks: int = 1_000_000
+    """At once on one node; a GPU takes one."""
     min_minutes: int = 1
     max_minutes: int = 60
     margin_seconds: float = 15.0
@@ -188,7 +190,8 @@ def _choice(
     # A training takes a worker as so many tasks would.
     tasks = backlog.tasks + backlog.training_seconds / run_time.seconds
     wanted = math.ceil(max(backlog.tasks, 1) / nodes)
-    per_node = min(min(window.cores, limits.max_cores) // run_time.cores, wanted)
+    cores = min(window.cores, limits.max_cores)
+    per_node = min(cores // run_time.cores, wanted, limits.max_tasks)
     slots = nodes * per_node
     if slots > backlog.tasks + (backlog.training_seconds > 0):
         return None
@@ -242,7 +245,7 @@ def _without_window(
     if not limits.queue_when_full:
         return Decision(None, f"{seen}; a block needs {60 * limits.min_minutes} s and the margin")
     run_time = min(backlog.run_times, key=lambda r: r.cores * r.seconds)
-    slots = max(1, min(limits.max_cores // run_time.cores, backlog.tasks))
+    slots = max(1, min(limits.max_cores // run_time.cores, backlog.tasks, limits.max_tasks))
     least = limits.start_seconds + limits.leave_seconds + 2 * backlog.checkpoint_seconds
     minutes = max(limits.min_minutes, math.ceil(least / 60))
     shape = BlockShape(1, slots * run_time.cores, minutes, run_time.cores)

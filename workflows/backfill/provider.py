@@ -13,6 +13,7 @@ import json
 import queue
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -136,8 +137,9 @@ class GapProvider(SlurmProvider):  # type: ignore[misc]  # Parsl has no types
         """
         waiting = [*(block.shape for block in self.waiting()), *more]
         if self.fixed is not None:
-            shape = None if waiting else self.fixed
-            return Decision(shape, f"{self.fixed}: fixed, whatever the windows"), ()
+            shape = replace(self.fixed, cores_per_task=self.backlog.run_times[0].cores)
+            reason = f"{shape}: fixed, whatever the windows"
+            return Decision(None if waiting else shape, reason), ()
         ours = [job for job, block in self.blocks.items() if not block.over]
         reading = self.slurm.read(self.partition or "", ours, now)
         windows = reading.windows() or self._assumed(reading, now)

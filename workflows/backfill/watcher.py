@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apps.trace import pool_ended
 from edge_agent.contracts.storage import write_bytes
 from workflows.backfill.slurm import parse_time, run_command
 from workflows.errors import SchedulerError
@@ -146,6 +147,7 @@ class Watcher:
             if self._pool is None and self._launch is not None:
                 self._start(self._launch)
             if self._pool is not None and self._pool.poll() is not None:
+                pool_ended(self.folder)
                 status: int = self._pool.returncode
                 if silent < self._patience / 4 and not self._superseded():
                     _say(f"the pool has ended with status {status}")
@@ -215,6 +217,7 @@ class Watcher:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
         self._pool.wait()
+        pool_ended(self.folder)
 
 
 def _is_tracker(process: Any) -> bool:  # noqa: ANN401 - psutil has no types
