@@ -24,6 +24,7 @@ class Entry:
 
 SIMULATORS = {
     "embedded": Entry("apps.simulators.embedded", "EmbeddedSimulator", version="2"),
+    "openfoam": Entry("apps.simulators.openfoam", "OpenFOAMSimulator", version="1"),
 }
 
 
