@@ -158,6 +158,10 @@ class Poller:
             self._refuse(offered, error)
         except OSError as error:
             self._note_trouble(f"release {offered.version}: {error}")
+        except Exception as error:  # a release that breaks us must not be tried for ever
+            log.exception("a release cannot be loaded", version=offered.version)
+            msg = f"it cannot be loaded: {error!r}"
+            self._refuse(offered, ReleaseError(msg, reason="unexpected"))
         else:
             self.trouble = None
 

@@ -48,5 +48,6 @@ def interpolation_weights(grid: Grid, points: np.ndarray) -> np.ndarray:
     total = np.ones((len(points), 1))
     for axis, values in zip(axes, points[:, ::-1].T, strict=True):
         one = np.stack([np.interp(values, axis, unit) for unit in np.eye(len(axis))], axis=1)
-        total = (total[:, :, None] * one[:, None, :]).reshape(len(points), -1)
+        size = total.shape[1] * one.shape[1]  # not -1: there may be no points
+        total = (total[:, :, None] * one[:, None, :]).reshape(len(points), size)
     return total
