@@ -1,0 +1,54 @@
+"""Training in blocks that end: stopped or killed anywhere, the weights are the same bit for bit."""
+
+from pathlib import Path
+
+import pytest
+
+from apps.errors import OutOfTime
+from apps.train import MODEL, TrainTask, read_candidate, train
+
+
+class Ends:
+    """A block that ends after so many questions."""
+
+    def __init__(self, questions):
+        self.left = questions
+
+    def remaining(self):
+        self.left -= 1
+        return 100.0 if self.left >= 0 else -1.0
+
+    def stop_requested(self):
+        return self.left < 0
+
+
+@pytest.fixture
+def task(run, tmp_path):
+    first = read_candidate(Path(run.tasks[1].candidate))
+    return TrainTask(
+        site=run.site,
+        digests=first.simulations,
+        store=str(run.root / "simulations"),
+        candidates=str(tmp_path / "candidates"),
+        expected_seconds=5.0,
+    )
+
+
+def test_a_training_that_would_not_fit_is_not_begun(task):
+    with pytest.raises(OutOfTime):
+        train(task.model_copy(update={"expected_seconds": 200.0}), Ends(9))
+    assert not Path(task.candidates).exists()
+
+
+def test_stopped_at_every_step_and_resumed_it_is_the_same_bytes(run, task):
+    whole = (run.root / "candidates" / task.digest() / MODEL).read_bytes()
+    stops = 0
+    while True:
+        try:
+            train(task, Ends(stops))
+        except OutOfTime:
+            stops += 1
+            continue
+        break
+    assert stops == 3, "asked before reading, fitting and exporting"
+    assert (Path(task.candidates) / task.digest() / MODEL).read_bytes() == whole
