@@ -6,9 +6,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from edge_agent.agent import EdgeAgent
+from edge_agent.contracts.monitors import Calibration, Signatures
 from edge_agent.contracts.observation import Reading
 from edge_agent.ingest.service import FieldSide
+from edge_agent.monitors.watch import Monitors
 from edge_agent.outbox import Outbox
+from edge_agent.settings import MonitorSettings
 from edge_agent.spool import Kept
 from edge_agent.upstream import Upstream, make_transport
 
@@ -25,13 +28,19 @@ class FieldServices:
     ------
     UpstreamError
         If the token for upstream cannot be read.
+    InvalidMonitors
+        If calibration or signatures cannot be read.
     """
 
     def __init__(self, agent: EdgeAgent) -> None:
         config = agent.config
         self._agent = agent
-        self.side = FieldSide(agent, agent.spool.record, config.ingest, agent.clock)
-        sections: dict[str, Any] = {"ingest": self.side.status}
+        self.monitors = make_monitors(config.monitors)
+        self.side = FieldSide(agent, agent.spool.record, config.ingest, agent.clock, self.monitors)
+        sections: dict[str, Any] = {
+            "ingest": self.side.status,
+            "monitors": self.monitors.status,
+        }
         self.upstream: Upstream | None = None
         if config.upstream is not None:
             outbox = Outbox(agent.spool, config.name, config.upstream.batch_bytes)
@@ -45,6 +54,7 @@ class FieldServices:
 
             self.mqtt = MqttLine(config.name, config.mqtt, self._take, self._rejected)
             self.side.publish = self.mqtt.publish_prediction
+            self.monitors.publish = self.mqtt.publish_alarm
             sections["mqtt"] = self.mqtt.status
         agent.sections.update(sections)
         agent.observers.append(self.side.observe)
@@ -75,3 +85,10 @@ class FieldServices:
 
     def _rejected(self, reason: str) -> None:
         self._agent.counters.rejected[reason] += 1
+
+
+def make_monitors(settings: MonitorSettings) -> Monitors:
+    """Return the monitors of a configuration; raises `InvalidMonitors`."""
+    calibration = None if settings.calibration is None else Calibration.load(settings.calibration)
+    signatures = None if settings.signatures is None else Signatures.load(settings.signatures)
+    return Monitors(settings, calibration, signatures)

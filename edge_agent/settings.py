@@ -122,9 +122,11 @@ class IngestSettings(Section):
 class MonitorSettings(Section):
     """``[monitors]``: what is watched, and how alarms are tuned."""
 
-    file: Path | None = None
-    """Calibrated detectors and signatures (`apps.signatures`); without it only staleness and
-    range are watched."""
+    calibration: Path | None = None
+    """What the monitors are tuned by (docs/monitors.md); without it only staleness and range are
+    watched."""
+    signatures: Path | None = None
+    """Simulated tears (`apps.signatures`), for the tear detector."""
     staleness_seconds: Seconds = 7 * 86400.0
     """Age of the data behind the active release that raises an alarm, s of data time."""
     out_of_range_share: Annotated[float, Field(gt=0, le=1)] = 0.2
