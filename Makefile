@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: campaign quick test lint setup clean
+.PHONY: campaign quick test test-slurm lint setup clean
 
 campaign: .venv/.installed ## set up and run the default campaign (about five minutes)
 	$(BIN)/python workflows/campaign.py
@@ -10,8 +10,11 @@ campaign: .venv/.installed ## set up and run the default campaign (about five mi
 quick: .venv/.installed ## set up and run the quick campaign (under a minute)
 	$(BIN)/python workflows/campaign.py --campaign configs/campaigns/quick.toml
 
-test: .venv/.installed ## set up and run all tests
-	$(BIN)/python -m pytest
+test: .venv/.installed ## set up and run all tests but those on a real Slurm
+	$(BIN)/python -m pytest --ignore=tests/slurm
+
+test-slurm: .venv/.installed ## run campaigns on a real Slurm, started here (six minutes; root)
+	$(BIN)/python -m pytest --durations=0 tests/slurm
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
