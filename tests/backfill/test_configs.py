@@ -15,9 +15,7 @@ from workflows.machine import machine_of
 def config(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "parsl.providers.cluster_provider.ClusterProvider.execute_wait",
-        lambda _self, command, *_: (
-            (0, "77.server", "") if "qsub" in command else (1, "", "")
-        ),
+        lambda _self, command, *_: (0, "77.server", "") if "qsub" in command else (1, "", ""),
     )
     monkeypatch.setattr("parsl.addresses.address_by_hostname", lambda: "10.0.0.1")
 
