@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: campaign quick test test-slurm lint setup clean
+.PHONY: campaign quick test test-slurm validation lint setup clean
 
 campaign: .venv/.installed ## set up and run the default campaign (about five minutes)
 	$(BIN)/python workflows/campaign.py
@@ -15,6 +15,9 @@ test: .venv/.installed ## set up and run all tests but those on a real Slurm
 
 test-slurm: .venv/.installed ## run campaigns on a real Slurm, started here (six minutes; root)
 	$(BIN)/python -m pytest --durations=0 tests/slurm
+
+validation: .venv/.installed ## docs/validation.md and its figures (ten minutes; OpenFOAM where it is installed)
+	$(BIN)/python -m benchmarks.validation
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -166,7 +166,7 @@ def _main(
         )
         try:
             outcomes = simulate(task).outcomes
-        except RbfError as error:
+        except (RbfError, OSError) as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from error
         for scenario, outcome in zip(batch, outcomes, strict=True):

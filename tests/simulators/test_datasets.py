@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from apps import datasets
 from apps.datasets import (
+    Fields,
     RunInfo,
     load_simulations,
+    native_path,
     read_ensemble,
     read_failure,
     read_simulation,
@@ -22,6 +24,7 @@ from apps.datasets import (
     simulation_path,
     write_ensemble,
     write_failure,
+    write_native,
     write_simulation,
 )
 from apps.errors import DatasetError
@@ -48,7 +51,8 @@ def write(site, cases, resources, store):
     def written(n=0):
         digest = simulation_digest(cases[n], resources, "1")
         wind = np.random.default_rng(n).normal(size=(3, *site.grid().shape)).astype(np.float32)
-        path = write_simulation(store, digest, cases[n], resources, wind, wind[0], INFO)
+        more = {"eddy_viscosity": wind[1] ** 2}
+        path = write_simulation(store, digest, cases[n], resources, wind, wind[0], INFO, more)
         return digest, wind, path
 
     return written
@@ -167,8 +171,30 @@ write_simulation(Path({str(store)!r}), "0" * 64, case, Resources(), wind, None, 
     assert simulation_path(store, "0" * 64).exists()
 
 
-def test_files_follow_the_cf_conventions(write):
-    _, _, path = write()
+def test_turbulence_and_native_files(cases, resources, store):
+    shape, edges = (2, 3, 4), [np.arange(n + 1.0) for n in (4, 3, 2)]
+    wind, more = np.ones((3, *shape), np.float32), np.ones(shape, np.float32)
+    fields = Fields(wind, more, {"eddy_viscosity": more})
+    path = write_native(store, "0" * 64, cases[0], resources, edges, fields, INFO)
+    assert path == native_path(store, "0" * 64)
+    with pytest.raises(DatasetError, match="not a simulation"):
+        read_simulation(path)
+    for bad, match in (
+        (Fields(wind, more, {"colour": more}), "colour"),
+        (Fields(wind, more[:1]), "shaped"),
+        (Fields(wind, more * np.nan), "not finite"),
+    ):
+        with pytest.raises(DatasetError, match=match):
+            write_native(store, "1" * 64, cases[0], resources, edges, bad, INFO)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_files_follow_the_cf_conventions(write, cases, resources, store, native):
+    digest, wind, path = write()
+    if native:
+        edges = [np.arange(n + 1.0) for n in reversed(wind.shape[1:])]
+        fields = Fields(wind, wind[0], {"turbulent_kinetic_energy": wind[0] ** 2})
+        path = write_native(store, digest, cases[0], resources, edges, fields, INFO)
     checker = Path(sys.executable).with_name("compliance-checker")
     if not checker.exists():
         pytest.skip("compliance-checker is not installed; it is in the extra dev")

@@ -1,0 +1,1 @@
+"""Validation of the simulators; ``python -m benchmarks.validation`` writes docs/validation.md."""
