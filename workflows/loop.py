@@ -83,6 +83,8 @@ class CampaignLoop:
         enough that the next scenarios still follow the latest weather.
     on_tick : callable
         Called several times a second; stores new readings, keeps the agent up, shows progress.
+    on_event : callable
+        Told what the machine did: kind, data.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class CampaignLoop:
         *,
         machine: Machine,
         on_tick: Callable[[CampaignLoop], None] = lambda _loop: None,
+        on_event: Callable[[str, dict[str, Any]], None] = lambda _kind, _data: None,
     ) -> None:
         self.campaign = campaign
         self.site = site
@@ -103,6 +106,7 @@ class CampaignLoop:
         self._stages = stages
         self._machine = machine
         self._on_tick = on_tick
+        self._on_event = on_event
         self._feature_map = MastLogLaw.for_site(site)
         #: What waits for a worker: the cheap simulator's and the dearer one's.
         self._pending: dict[bool, deque[tuple[str, Scenario]]] = {False: deque(), True: deque()}
@@ -300,6 +304,7 @@ class CampaignLoop:
         for kind, data in events:
             self.ledger.event(kind, **data)
             log.info(kind, **data)
+            self._on_event(kind, data)
 
     def _again(self, job: _Job) -> None:
         self._later.append((time.monotonic() + AGAIN_SECONDS, job))

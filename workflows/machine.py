@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workflows.backfill.planner import Backlog
@@ -74,3 +75,17 @@ def machine_of(config: Config) -> Machine:
     provider = executor.provider
     blocks = provider.max_blocks * provider.nodes_per_block
     return FixedMachine(int(executor.max_workers_per_node * blocks))
+
+
+def event_line(kind: str, data: Mapping[str, Any]) -> str:
+    """Return what a machine did in one line for a person."""
+    job = f" {data['job']}" if "job" in data else ""
+    said = data.get("reason") or data.get("error") or ""
+    if kind == "block_ended":
+        said = (
+            f"{data['state']} after {data['ran_seconds']:.0f} s: {data['tasks']} tasks,"
+            f" {data['lost_seconds']:.1f} s of work lost"
+        )
+    if kind == "block_recalled":
+        said = f"must go in {data['seconds_left']:.0f} s"
+    return f"{kind.replace('_', ' ')}{job}: {said}".removesuffix(": ")

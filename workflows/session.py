@@ -77,7 +77,7 @@ class Session:
         from apps.parsl_apps import parsl_stages
         from workflows.edge import ReplayProcess
         from workflows.loop import CampaignLoop
-        from workflows.machine import machine_of
+        from workflows.machine import event_line, machine_of
         from workflows.view import make_view
 
         folder = self._folder
@@ -101,6 +101,7 @@ class Session:
                     self._ledger,
                     parsl_stages(config.executors[0].label),
                     machine=machine,
+                    on_event=lambda kind, data: view.say(event_line(kind, data)),
                     on_tick=lambda loop: self._tick(loop, edge, log, view),
                 )
                 loop.run()

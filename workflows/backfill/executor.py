@@ -98,7 +98,9 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]  # Parsl has 
         """Let all blocks go, cancel those that wait, and end."""
         self._ending.set()
         for thread in self._threads:
-            thread.join()
+            thread.join(
+                timeout=60
+            )  # it may be waiting for Slurm, or for an interchange that is gone
         self.gaps.end(END_SECONDS)
         super().shutdown(timeout)
 

@@ -75,7 +75,7 @@ def slurm_end(job: str) -> float | None:
     Not every centre has the commands on its compute nodes.
     """
     try:
-        return parse_time(run_command(["squeue", "-h", "-j", job, "-o", "%e"], 10.0).strip())
+        return parse_time(run_command(["squeue", "-h", "-j", job, "-o", "%e"], 5.0).strip())
     except SchedulerError:
         return None
 
