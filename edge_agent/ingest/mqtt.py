@@ -92,6 +92,7 @@ class MqttLine:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="rbf-mqtt", daemon=True)
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
         self._outgoing: deque[tuple[str, bytes, bool]] = deque(maxlen=2 * settings.max_waiting)
         self._wake = asyncio.Event()
         self._woken = False
@@ -145,12 +146,15 @@ class MqttLine:
             self._loop.run_until_complete(self._task)
 
     def _cancel(self) -> None:
+        self._stopping = True
         if self._task is not None:
             self._task.cancel()
 
     async def _stay_connected(self) -> None:
         failures = 0
-        while True:
+        # Not `while True` until cancelled: a disconnection that fails while the task is cancelled
+        # takes the cancellation's place.
+        while not self._stopping:
             try:
                 async with self._client() as client:
                     topic = f"{ROOT}/{self._site}/+/+"
@@ -165,6 +169,8 @@ class MqttLine:
                 failures += 1
                 self.trouble = str(errors.exceptions[0])
             self.connected.clear()
+            if self._stopping:
+                return
             if failures == 1:
                 log.warning("no broker", error=self.trouble)
             settings = self._settings

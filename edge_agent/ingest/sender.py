@@ -71,6 +71,7 @@ class Sender:
         self._identifier = identifier
         self._waiting: dict[Key, _Waiting] = {}
         self._wake = asyncio.Event()
+        self._stopping = False
         self.tally = Tally()
 
     @property
@@ -92,6 +93,7 @@ class Sender:
         try:
             yield
         finally:
+            self._stopping = True
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -104,7 +106,8 @@ class Sender:
         return not self._waiting
 
     async def _run(self) -> None:
-        while True:
+        # Not until cancelled: a disconnection that fails takes the cancellation's place.
+        while not self._stopping:
             with contextlib.suppress(aiomqtt.MqttError, OSError, ExceptionGroup):
                 async with aiomqtt.Client(
                     self._host,
@@ -112,6 +115,7 @@ class Sender:
                     protocol=aiomqtt.ProtocolVersion.V5,
                     identifier=self._identifier,
                     timeout=5.0,
+                    keepalive=10,
                 ) as client:
                     await client.subscribe(f"{ROOT}/{self._site}/+/+/ack", qos=0)
                     for waiting in self._waiting.values():
@@ -119,7 +123,8 @@ class Sender:
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self._receive(client))
                         group.create_task(self._publish(client))
-            await asyncio.sleep(min(0.2, self._repeat))
+            if not self._stopping:
+                await asyncio.sleep(min(0.2, self._repeat))
 
     async def _receive(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
