@@ -41,7 +41,7 @@ class Cluster:
             "RBF_SLURM_DIR": str(folder),
             "SLURM_CONF": str(folder / "slurm.conf"),
             "PATH": os.environ["PATH"] + ":/usr/sbin",
-            "PORT": "17600",
+            "PORT": str(20000 + 10 * (os.getpid() % 1000)),
         }
 
     def start(self):
