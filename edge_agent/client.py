@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from email.message import Message
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -59,20 +61,33 @@ class RemoteAgent:
     Parameters
     ----------
     address : str
-        ``unix:/path/agent.sock`` or ``http://127.0.0.1:8470``.
+        ``unix:/path/agent.sock``, ``http://127.0.0.1:8470`` or ``https://HOST:PORT``.
     timeout : float, s
         For connecting and for each answer.
+    token : str, optional
+        What the agent asks for over HTTP.
+    ca_file : Path, optional
+        Certificates to trust, PEM; the system's by default.
 
     Raises
     ------
     InvalidConfig
-        If the address is neither.
+        If the address is none of these, or `ca_file` cannot be read.
     """
 
-    def __init__(self, address: str, *, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = 10.0,
+        token: str | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
         self.address = address
         self._timeout = timeout
         self._path, self._host, self._port = parse_address(address)
+        self._tls = _client_context(ca_file) if address.startswith("https:") else None
+        self._always = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
         self._known: tuple[str, tuple[str, ...]] | None = None
@@ -240,7 +255,7 @@ class RemoteAgent:
         body: bytes | None,
         headers: Mapping[str, str] | None,
     ) -> Reply:
-        connection.request(method, path, body, dict(headers or {}))
+        connection.request(method, path, body, {**self._always, **(headers or {})})
         response = connection.getresponse()
         reply = Reply(response.status, response.msg, response.read())
         if response.will_close:
@@ -278,6 +293,10 @@ class RemoteAgent:
     def _connect(self) -> http.client.HTTPConnection:
         if self._path is not None:
             return _UnixConnection(self._path, self._timeout)
+        if self._tls is not None:
+            return http.client.HTTPSConnection(
+                self._host, self._port, timeout=self._timeout, context=self._tls
+            )
         return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
 
     def _unreachable(self, error: BaseException) -> AgentUnreachable:
@@ -351,15 +370,23 @@ def _prediction(reply: Reply, rows: np.ndarray) -> Prediction:
         raise ProtocolError(msg, status=reply.status) from error
 
 
+def _client_context(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        msg = f"ca_file {ca_file} cannot be used: {error}"
+        raise InvalidConfig(msg, field="ca_file") from error
+
+
 def parse_address(address: str) -> tuple[str | None, str, int]:
     """Return (socket path or none, host, port) of an agent's address; raises `InvalidConfig`."""
     if address.startswith("unix:") and len(address) > len("unix:"):
         return address.removeprefix("unix:"), "", 0
     try:
         url = urlsplit(address)
-        if url.scheme == "http" and url.hostname and url.path in ("", "/"):
-            return None, url.hostname, url.port or 80
+        if url.scheme in ("http", "https") and url.hostname and url.path in ("", "/"):
+            return None, url.hostname, url.port or (80 if url.scheme == "http" else 443)
     except ValueError:
         pass
-    msg = f"address {address!r} is neither unix:/path nor http://host:port"
+    msg = f"address {address!r} is none of unix:/path, http://host:port, https://host:port"
     raise InvalidConfig(msg, field="address")

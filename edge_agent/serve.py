@@ -78,6 +78,7 @@ def run(config: AgentConfig) -> None:
     # 5 ms a request would wait so long for the thread that loads a release.
     sys.setswitchinterval(SWITCH_SECONDS)
     with contextlib.ExitStack() as closing:
+        closing.callback(watchdog.close)
         agent = EdgeAgent(config)
         agent.start()
         closing.callback(agent.close)

@@ -41,6 +41,12 @@ class Watchdog:
         """Say that the agent ends."""
         self._send("STOPPING=1")
 
+    def close(self) -> None:
+        """Close the socket."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def _send(self, message: str) -> None:
         if self._socket is None:
             return

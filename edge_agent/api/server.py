@@ -14,6 +14,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
@@ -58,21 +59,23 @@ class Server:
 
     def __init__(self, agent: EdgeAgent, watchdog: Watchdog | None = None) -> None:
         config = agent.config
+        self.routes = Routes(agent, token=read_token(config.token_file))
+        self._tls = None
+        if config.tls_certificate is not None and config.tls_key is not None:
+            self._tls = server_context(config.tls_certificate, config.tls_key)
+        self._bell: int = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Closed with the last reference, not earlier: a thread that answers late would ring
+        # another file's bell.
+        weakref.finalize(self, os.close, self._bell)
+        self._epoll = select.epoll()
+        self._epoll.register(self._bell, EPOLLIN)
         self.limits = Limits(config.max_head_bytes, config.max_body_bytes)
         self.stopping = False
         self.now = time.monotonic()
         self.http = ""
         """``http://HOST:PORT`` (or ``https``) once it listens."""
-        self._agent = agent
         self._config = config
         self._watchdog = watchdog or Watchdog({})
-        self.routes = Routes(agent, token=read_token(config.token_file))
-        self._tls = None
-        if config.tls_certificate is not None and config.tls_key is not None:
-            self._tls = server_context(config.tls_certificate, config.tls_key)
-        self._epoll = select.epoll()
-        self._bell: int = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._bell, EPOLLIN)
         self._listeners: dict[int, socket.socket] = {}
         self._deaf = False
         """No descriptor is left for another client; looked at again at the next sweep."""
@@ -275,10 +278,6 @@ class Server:
         for connection in list(self._connections.values()):
             connection.close()
         self._epoll.close()
-
-    def __del__(self) -> None:
-        # Not earlier: a thread that answers late would ring another file's bell.
-        os.close(self._bell)
 
 
 def listen_unix(path: Path) -> socket.socket:
