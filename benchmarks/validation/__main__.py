@@ -17,8 +17,8 @@ _FIRST = ("codes", "convergence", "windbreak", "cavity")
 HEAD = """# Validation of the simulators
 
 What the solvers give beside what is known, written by `make validation` (`benchmarks/validation/`)
-from a run of every comparison: no number here is typed. Where a comparison misses, the section says
-by how much and why.
+from a run of every comparison: every measured number below comes out of that run. Where one misses,
+the section says by how much and why.
 
 {versions}
 

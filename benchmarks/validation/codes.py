@@ -19,6 +19,7 @@ STORE = ROOT / "data" / "runs" / "validation"
 CELLS = (60, 60, 20)
 #: The issue's bound on the interior wind speed, relative L2, of undamaged houses with K = 3.
 BOUND = 9.0
+_BOUNDED = ("K = 3, 0°", "K = 3, 30°")
 _SOURCE = (
     "OpenFOAM v1912 (Debian), simpleFoam with k-epsilon, through the same interface, grid and "
     "output; see `docs/openfoam.md` for its screens."
@@ -102,7 +103,8 @@ def codes_section() -> Section:
                 f"{own_seconds:.1f} / {seconds:.1f}",
             ]
         )
-        checks.append(Check(f"Interior speed, {what}", error, BOUND, " %"))
+        bound = BOUND if what in _BOUNDED else None
+        checks.append(Check(f"Interior speed against OpenFOAM, {what}", error, bound, " %"))
     fig, axes = figure(columns=3, height=2.4)
     one, two = next(iter(fields.values()))
     level = one.shape[0] // 2
@@ -115,21 +117,18 @@ def codes_section() -> Section:
     )
     axes[2].set(title="difference, m/s")
     fig.colorbar(last, ax=axes[2])
+    size = " x ".join(map(str, CELLS))
     return Section(
         title,
         _SOURCE,
         [
             (
-                f"Interior wind on a house of 100 m x 100 m x 5 m, {' x '.join(map(str, CELLS))} "
-                "cells, "
-                f"wind of 5 m/s, relative L2 to OpenFOAM: {min(errors):.1f} to "
-                f"{max(errors):.1f} % in "
-                "speed. The mixing length beside the house, 2 m, was calibrated on three runs "
-                "like the "
-                "first three; K = 1 and K(U) are held out. The trial found OpenFOAM to differ from "
+                f"Interior wind on a house of 100 m x 100 m x 5 m, {size} cells, wind of 5 m/s, "
+                f"relative L2 to OpenFOAM: {min(errors):.1f} to {max(errors):.1f} % in speed. The "
+                "mixing length beside the house, 2 m, was calibrated on three runs like the first "
+                "three; K = 1 and K(U) are held out. The trial found OpenFOAM to differ from "
                 "itself by 6 % between its two ways to put a screen and by 7 % between grids, so "
-                "neither "
-                "code is the truth at this level."
+                "neither code is the truth at this level."
             )
         ],
         ["case", "speed", "velocity", "mean speed, of OpenFOAM's", "CPU s, embedded / OpenFOAM"],

@@ -204,7 +204,12 @@ def tunnel_section() -> Section:
         save(fig, "tunnel.png"),
         "The fit, the table it was made from, and the tunnel.",
         [
-            Check(f"Tunnel screen {k + 1}, |K fitted / measured - 1|", 100 * abs(r - 1), None, " %")
+            Check(
+                f"Tunnel screen {k + 1}, fitted K off the measured one",
+                100 * abs(r - 1),
+                None,
+                " %",
+            )
             for k, r in enumerate(ratios)
         ],
     )

@@ -29,7 +29,7 @@ class Check:
 
     def row(self) -> list[str]:
         bound = "-" if self.bound is None else f"{self.bound:.3g}{self.unit}"
-        return [self.what, f"{self.measured:.2g}{self.unit}", bound, self.verdict]
+        return [self.what, f"{self.measured:.3g}{self.unit}", bound, self.verdict]
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,10 @@ class March:
     def load(self, state: dict[str, object]) -> None:
         """Go on from a checkpoint (`read_checkpoint`) of the same problem, bit for bit."""
         self.flow.restore(state["flow"])  # type: ignore[arg-type]
-        self._reference = state["reference"]  # type: ignore[assignment]
+        reference: list[torch.Tensor] | None = state["reference"]  # type: ignore[assignment]
+        if reference is not None:
+            reference = [part.to(self.flow.metrics.device) for part in reference]
+        self._reference = reference
         self.active = set(state["active"])  # type: ignore[call-overload]
         self.residual = list(state["residual"])  # type: ignore[call-overload]
         self.steps = int(state["steps"])  # type: ignore[call-overload]

@@ -158,7 +158,8 @@ class Flow:
         return named | {f"passing_{k}": p for k, p in enumerate(self._passing)}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Take up the state of a flow of the same problem."""
+        """Take up the state of a flow of the same problem, from whatever device."""
+        state = {name: value.to(self.metrics.device) for name, value in state.items()}
         self.velocity = [state["u"], state["v"], state["w"]]
         self.pressure, self._nu = state["p"], state["nu"]
         self._drag = [state[f"drag_{k}"] for k in range(3) if f"drag_{k}" in state]
