@@ -5,6 +5,7 @@ python workflows/campaign.py [--campaign FILE] [--out DIR] [--resume] [--machine
 
 from __future__ import annotations
 
+import signal
 from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
@@ -77,6 +78,8 @@ def run(
     except RbfError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    # A batch system or a person who ends us politely gets the same as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         Session(settings, site, folder, ledger).run(record, make_config, plain=plain)
     except CampaignError as error:

@@ -167,3 +167,20 @@ def test_the_agent_that_dies_is_started_again(tiny):
     assert process.returncode == 0, output
     swaps = json.loads(tiny.summary.read_text())["swaps"]
     assert swaps[-1]["version"] == published(tiny)[-1].version
+
+
+def test_sigterm_ends_everything_politely(tiny):
+    process = subprocess.Popen(
+        [
+            sys.executable, "workflows/campaign.py",
+            "--campaign", str(tiny.root.parent / "tiny.toml"), "--out", str(tiny.root),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert wait_until(lambda: bool(finished(tiny)), 90.0)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "--resume" in output
+    assert agent_pid(tiny) is None
+    assert not parsl_processes(tiny)
