@@ -85,7 +85,7 @@ class Inference:
             rows = [len(job.rows) for job in same]
             while same:
                 size = 1
-                if max(rows) == 1 and slot.cost is not None:
+                if max(rows) == 1:
                     waiting = min(len(same), self._max_batch)
                     size = batch_size(waiting, slot.cost, self._objective)
                 if size == 1:
