@@ -74,7 +74,6 @@ class Bench:
         self.version = 1
         edge_models.write_release(self.repository, 1, kind)
         config = tmp / "edge.toml"
-        # It looks when it is told: the arm without swaps must not poll less often than the other.
         config.write_text(
             f'name = "{edge_models.NAME}"\nrepository = "repository"\nstate = "state"\n'
         )
