@@ -211,7 +211,7 @@ def measure_peer(
                 contestants = {
                     FLOOR: floor, HTTP: caller("oip", http), peer.title: caller(peer.kind, address)
                 }  # fmt: skip
-                found = interleave(contestants, max(2, options.rounds // 3), options.each // 2)
+                found = interleave(contestants, options.rounds, max(20, options.each // 3))
                 row: dict[str, Any] = summary(found[peer.title], found[FLOOR])
                 beside = summary(found[HTTP], found[FLOOR])
                 row["agent_p50"], row["over_agent"] = beside["p50"], row["p50"] / beside["p50"]
@@ -242,8 +242,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(edge_models.GRIDS))
     parser.add_argument("--peers", nargs="*", default=list(venvs.PEERS), choices=venvs.PEERS)
     parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--rounds", type=int, default=30, help="turns of each contestant")
-    parser.add_argument("--each", type=int, default=500, help="requests a turn")
+    parser.add_argument("--rounds", type=int, default=100, help="turns of each contestant")
+    parser.add_argument("--each", type=int, default=150, help="requests a turn")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each throughput run")
     parser.add_argument("--passes", type=int, default=3, help="throughput runs")
     parser.add_argument("--quick", action="store_true", help="seconds, without peers; for CI")
