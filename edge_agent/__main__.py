@@ -107,7 +107,9 @@ def pull(config: Config = DEFAULT_CONFIG, address: Where = None) -> None:
 def replay(
     config: Config = DEFAULT_CONFIG,
     address: Where = None,
-    record: Annotated[Path, typer.Option(help="CSV of the mast.")] = RECORD,
+    record: Annotated[
+        Path, typer.Option(help="Mast CSV; readings as .csv or .jsonl; CF .nc.")
+    ] = RECORD,
     rate: Annotated[float, typer.Option(min=0.001, help="Instants per second.")] = 10.0,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long.")] = None,
@@ -115,11 +117,18 @@ def replay(
     sensor: Annotated[str, typer.Option(help="Sensor name of the mast.")] = "mast",
     log: Annotated[Path | None, typer.Option(help="CSV to append a line per request to.")] = None,
     with_parent: Annotated[bool, typer.Option(help="End when the parent process does.")] = False,
+    mqtt: Annotated[str | None, typer.Option(help="HOST:PORT of a broker to send through.")] = None,
 ) -> None:
-    """Play a mast record to a running agent as its readings."""
-    from edge_agent.replay import Replay, read_record
+    """Play a record to a running agent as its readings."""
+    from edge_agent.replay import MqttReplay, Player, Replay, read_record
 
-    player = Replay(_address(config, address), log=log, rate=rate, with_parent=with_parent)
+    player: Player
+    if mqtt is not None:
+        from edge_agent.config import AgentConfig
+
+        player = MqttReplay(AgentConfig.from_toml(config).name, mqtt, rate=rate)
+    else:
+        player = Replay(_address(config, address), log=log, rate=rate, with_parent=with_parent)
     instants = read_record(record, sensor, start_at)
     player.run(itertools.islice(instants, count), seconds=seconds)
     typer.echo(f"{player.sent} sent, {player.answered} answered", err=True)

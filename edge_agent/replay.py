@@ -1,40 +1,32 @@
-"""`python -m edge_agent replay`: plays a mast record to an agent as its readings.
+"""`python -m edge_agent replay`: plays a record to an agent as its readings.
 
-Open loop: instants are sent on a schedule, whether or not the agent keeps up; when late, at once.
-Each request becomes one line of the log, measured from here.
+Over HTTP (`Replay`) or through a broker (`MqttReplay`), which repeats each reading until it has the
+agent's receipt. Open loop: instants are sent on a schedule, whether or not the agent keeps up; when
+late, at once. Each request becomes one line of the log, measured from here.
 """
 
 from __future__ import annotations
 
-import csv
+import asyncio
 import gc
 import os
 import signal
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Protocol
 
 import msgspec
 
 from edge_agent.client import readings_body
 from edge_agent.contracts.errors import AgentUnreachable, InvalidConfig
-from edge_agent.contracts.observation import Reading
-from edge_agent.prediction import instant
+from edge_agent.ingest.records import Instant, read_record
 from edge_agent.wire import Wire
+
+__all__ = ["Instant", "MqttReplay", "Player", "Replay", "read_record"]
 
 HEADER = "sent_at,latency_seconds,status,version,data_time,staleness_seconds\n"
 FLUSH_SECONDS = 0.25
-SPEED, DIRECTION = "wind_speed_40m", "wind_from_direction_38m"
-
-
-class Instant(NamedTuple):
-    """One line of the record."""
-
-    time: str
-    """ISO 8601."""
-    readings: tuple[Reading, ...]
 
 
 class _Answer(msgspec.Struct):
@@ -45,48 +37,15 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-def read_record(path: Path, sensor: str, start_at: str | None = None) -> Iterator[Instant]:
-    """Yield the record's instants that have both speed and direction.
+class Player(Protocol):
+    """Sends a record somewhere."""
 
-    Parameters
-    ----------
-    path : Path
-        CSV with the columns time, wind_speed_40m (m/s), wind_from_direction_38m (degrees).
-    sensor : str
-        Name that the readings carry.
-    start_at : str, optional
-        First data time to send, ISO 8601.
+    sent: int
+    answered: int
 
-    Raises
-    ------
-    InvalidConfig
-        If the file cannot be read or lacks a column.
-    """
-    try:
-        begin = None if start_at is None else instant(datetime.fromisoformat(start_at))
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                time, speed, direction = row["time"], row[SPEED], row[DIRECTION]
-                if not (speed and direction):
-                    continue
-                if begin is not None and instant(datetime.fromisoformat(time)) < begin:
-                    continue
-                yield Instant(
-                    time,
-                    (
-                        Reading(time, sensor, "wind_speed", float(speed), "m s-1"),
-                        Reading(time, sensor, "wind_from_direction", float(direction), "degree"),
-                    ),
-                )
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror or error}"
-        raise InvalidConfig(msg, file=str(path), field="record") from error
-    except KeyError as error:
-        msg = f"{path}: column {error.args[0]!r} is missing"
-        raise InvalidConfig(msg, file=str(path), field=error.args[0]) from error
-    except ValueError as error:
-        msg = f"{path}: {error}"
-        raise InvalidConfig(msg, file=str(path), field="record") from error
+    def run(self, record: Iterator[Instant], *, seconds: float | None = None) -> None:
+        """Send the record until it or the time ends."""
+        ...
 
 
 class Replay:
@@ -213,3 +172,52 @@ class Replay:
         if not lines:
             log.write(HEADER)
         return log
+
+
+class MqttReplay:
+    """Sends instants through a broker until each reading has the agent's receipt.
+
+    Parameters
+    ----------
+    site : str
+    broker : str
+        ``HOST:PORT``.
+    rate : float, instants/s
+    settle : float, s
+        How long to wait for the last receipts.
+    """
+
+    def __init__(self, site: str, broker: str, *, rate: float = 10.0, settle: float = 30.0) -> None:
+        host, _, port = broker.rpartition(":")
+        if not host or not port.isdigit():
+            msg = f"broker {broker!r} is not HOST:PORT"
+            raise InvalidConfig(msg, field="mqtt")
+        self._site, self._host, self._port = site, host, int(port)
+        self._interval = 1.0 / rate
+        self._settle = settle
+        self.sent = 0
+        """Readings so far."""
+        self.answered = 0
+        """Of these, kept by the agent."""
+
+    def run(self, record: Iterator[Instant], *, seconds: float | None = None) -> None:
+        """Send the record until it or the time ends, then wait for the last receipts."""
+        asyncio.run(self._run(record, seconds))
+
+    async def _run(self, record: Iterator[Instant], seconds: float | None) -> None:
+        from edge_agent.ingest.sender import Sender
+
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        sender = Sender(self._site, self._host, self._port)
+        async with sender.running():
+            for number, item in enumerate(record):
+                due = number * self._interval
+                if seconds is not None and due >= seconds:
+                    break
+                await asyncio.sleep(max(0.0, began + due - loop.time()))
+                for reading in item.readings:
+                    sender.offer(reading)
+                    self.sent += 1
+            await sender.settled(self._settle)
+        self.answered = len(sender.tally.receipts)

@@ -169,14 +169,15 @@ class MqttLine:
                 failures += 1
                 self.trouble = str(errors.exceptions[0])
             self.connected.clear()
-            if self._stopping:
-                return
             if failures == 1:
                 log.warning("no broker", error=self.trouble)
+            await self._pause(max(1, failures))
+
+    async def _pause(self, failures: int) -> None:
+        if not self._stopping:
             settings = self._settings
-            await asyncio.sleep(
-                pause(max(1, failures), settings.retry_seconds, settings.retry_max_seconds, 0.5)
-            )
+            seconds = pause(failures, settings.retry_seconds, settings.retry_max_seconds, 0.5)
+            await asyncio.sleep(seconds)
 
     def _client(self) -> aiomqtt.Client:
         settings = self._settings
