@@ -37,7 +37,8 @@ Variant = dict[str, Any]
 def hypotheses(site: Site, width: float = WIDTH) -> list[tuple[Hypothesis, Variant]]:
     """Return what may have happened: tears along each panel, and dust.
 
-    A panel has a tear every 40 m or so along its first coordinate, two rows of them on the roof.
+    A panel has a tear every 40 m or so along its first coordinate, two rows of them on the roof;
+    and it may be gone as a whole, which looks like no multiple of a tear.
     """
     found: list[tuple[Hypothesis, Variant]] = [
         (Hypothesis(name="dust", kind="state"), {"screen_loss_factor": 1.3})
@@ -58,6 +59,8 @@ def hypotheses(site: Site, width: float = WIDTH) -> list[tuple[Hypothesis, Varia
                 found.append(
                     (Hypothesis(name=where, kind="tear", panel=panel.name), {"tears": (tear,)})
                 )
+        gone = Hypothesis(name=f"all of {panel.name}", kind="tear", panel=panel.name)
+        found.append((gone, {"tears": (Tear.whole(panel),)}))
     return found
 
 
