@@ -166,7 +166,7 @@ class Signatures:
             if path.stat().st_size > MAX_BYTES:
                 msg = f"{path}: larger than {MAX_BYTES} bytes"
                 raise InvalidMonitors(msg, file=str(path))
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays: dict[str, Any] = {k: file[k] for k in file.files}
             meta = SignatureMeta.model_validate_json(arrays["meta"].tobytes())
             speed, direction = arrays["wind_speed"], arrays["wind_from_direction"]
