@@ -2,94 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simpy
 
-from workflows.backfill.planner import Backlog, BlockShape, Limits, RunTime, plan
+from workflows.backfill.planner import Backlog, BlockShape, Limits, plan
 from workflows.backfill.replay.profile import Profile
 from workflows.backfill.replay.simulation import LAST, Machine
 from workflows.backfill.replay.swf import Job
+from workflows.backfill.replay.tasks import Account, Strategy, Task, Work, cut
 from workflows.backfill.windows import Window
-from workflows.config import FrozenSizes, Training
 from workflows.steering import training_due
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the campaign computes."""
-
-    run_times: tuple[RunTime, ...]
-    """Measured, of one simulation, by cores."""
-    frozen: int = sum(FrozenSizes().model_dump().values())
-    """Simulations of the three frozen sets, which come first."""
-    first: int = Training().first
-    """Training simulations that the first model needs."""
-    growth: float = Training().growth
-    """Growth of the training simulations between two trainings."""
-    training_seconds: float = 600.0
-    """Run time of a training, s; assumed: none is published."""
-    checkpoint_every: float = 300.0
-    """Between the checkpoints that a task writes on its way, s."""
-    checkpoint_seconds: float = 1.0
-    """To write a checkpoint, or to go on from one, s."""
-    seed: int = 1
-    """Of the spread of run times: simulation i has the same luck in every strategy."""
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """How the campaign asks for blocks."""
-
-    name: str
-    shape: BlockShape | None = None
-    """Of every block; None: the planner chooses."""
-    knows_deadline: bool = False
-    """Whether a task sees the block's end coming and writes a checkpoint before it."""
-    tasks_per_slot: float = math.inf
-    """Tasks that a slot of a block runs before it is given back."""
-
-
-@dataclass
-class Account:
-    """What a campaign did and what it cost; core-seconds where nothing else is said."""
-
-    allocated: float = 0.0
-    """Cores of its blocks x time that they held them."""
-    worked: float = 0.0
-    """Of it, computing that was kept."""
-    lost: float = 0.0
-    """Computing since the last checkpoint when a block ended."""
-    overhead: float = 0.0
-    """Writing checkpoints and going on from them."""
-    idle: float = 0.0
-    """Start of blocks, their ends when no task fits, cores without a task."""
-    blocks: int = 0
-    """That started."""
-    finished: int = 0
-    """Simulations."""
-    models: int = 0
-    first_model: float | None = None
-    """Since the campaign's start, s; None if there was none."""
-    waited: list[float] = field(default_factory=list)
-    """Of each block in the queue, s."""
-
-
-@dataclass
-class _Task:
-    seconds: float
-    """On the cores that it is fixed to."""
-    done: float = 0.0
-    """Of it, s."""
-    number: int = -1
-    """Of a simulation; -1: a training."""
 
 
 @dataclass
@@ -101,15 +29,6 @@ class _Block:
     active: int = 0
     segments: dict[int, float] = field(default_factory=dict)
     """Begin of what each worker computes now, s."""
-
-
-def read_run_times(path: Path) -> tuple[RunTime, ...]:
-    """Read measured run times: ``cores,seconds_mean,seconds_sd``."""
-    with path.open(newline="") as file:
-        return tuple(
-            RunTime(int(row["cores"]), float(row["seconds_mean"]), float(row["seconds_sd"]))
-            for row in csv.DictReader(file)
-        )
 
 
 def windows_from_plan(profile: Profile, now: float, node_cores: int) -> list[Window]:
@@ -168,7 +87,7 @@ class SimulatedCampaign:
         self._lucks: list[float] = []
         self._begin = machine.now
         self._blocks: dict[int, _Block] = {}
-        self._unfinished: dict[int, deque[_Task]] = defaultdict(deque)
+        self._unfinished: dict[int, deque[Task]] = defaultdict(deque)
         self._training_due = False
         self._training_open = False
         self._trained_on = 0
@@ -194,20 +113,23 @@ class SimulatedCampaign:
         account.idle = account.allocated - account.worked - account.lost - account.overhead
         return account
 
+    def _over(self) -> bool:
+        return self._stopped
+
     def _polls(self, seconds: float) -> Generator[simpy.Event, Any, None]:
-        while not self._stopped:
+        while not self._over():
             self._request_decision()
             yield self._machine.env.timeout(seconds)
 
     def _request_decision(self) -> None:
-        if not (self._decision_due or self._stopped):
+        if not (self._decision_due or self._over()):
             self._decision_due = True
             # After the scheduler's pass: it has seen what ended at this instant.
             self._machine.later(self._machine.now, self._decide, priority=LAST)
 
     def _decide(self) -> None:
         self._decision_due = False
-        if self._stopped:
+        if self._over():
             return
         if self._machine.pass_due:
             self._request_decision()
@@ -274,7 +196,7 @@ class SimulatedCampaign:
         end = block.started + block.job.request
         yield env.timeout(min(self._limits.start_seconds, block.job.request))
         taken = 0
-        while taken < self._strategy.tasks_per_slot and not self._stopped:
+        while taken < self._strategy.tasks_per_slot and not self._over():
             left = end - self._machine.now
             if self._strategy.knows_deadline:
                 left -= self._limits.leave_seconds
@@ -285,7 +207,7 @@ class SimulatedCampaign:
             segment = cut(task.seconds - task.done, left, self._work, self._strategy, task.done > 0)
             block.segments[slot] = self._machine.now
             yield env.timeout(segment.wall)
-            if self._stopped:
+            if self._over():
                 return
             del block.segments[slot]
             self.account.worked += segment.kept * cores
@@ -297,10 +219,10 @@ class SimulatedCampaign:
         if block.active == 0:
             self._ended(block)
 
-    def _take(self, cores: int) -> _Task:
+    def _take(self, cores: int) -> Task:
         if self._training_due:
             self._training_due = False
-            return _Task(self._work.training_seconds)
+            return Task(self._work.training_seconds)
         if self._unfinished[cores]:
             return self._unfinished[cores].popleft()
         while len(self._lucks) <= self._next:
@@ -308,9 +230,9 @@ class SimulatedCampaign:
         measured = self._times[cores]
         seconds = measured.seconds + self._lucks[self._next] * measured.spread
         self._next += 1
-        return _Task(max(seconds, measured.seconds / 2), number=self._next - 1)
+        return Task(max(seconds, measured.seconds / 2), number=self._next - 1)
 
-    def _give_back(self, task: _Task, cores: int, *, finished: bool) -> None:
+    def _give_back(self, task: Task, cores: int, *, finished: bool) -> None:
         account, work = self.account, self._work
         if not finished:
             # A checkpoint belongs to its number of cores: results must not depend on the block.
@@ -329,52 +251,6 @@ class SimulatedCampaign:
         ):
             self._training_due = self._training_open = True
             self._trained_on = done
-
-
-@dataclass(frozen=True)
-class Segment:
-    """What a worker does with a task until the task or the block ends; s."""
-
-    wall: float
-    """Whole seconds."""
-    kept: float
-    lost: float
-    overhead: float
-    finished: bool
-
-
-def cut(rest: float, left: float, work: Work, strategy: Strategy, resumed: bool) -> Segment:
-    """Return how far a task gets.
-
-    Parameters
-    ----------
-    rest : float, s
-        Of the task.
-    left : float, s
-        Until the block's end, or until a task that knows the deadline must leave.
-    work : Work
-    strategy : Strategy
-    resumed : bool
-        Whether it goes on from a checkpoint.
-    """
-    every, cost = work.checkpoint_every, work.checkpoint_seconds
-    begin = cost if resumed else 0.0
-    writes = math.ceil(rest / every) - 1
-    whole = begin + rest + writes * cost
-    if whole <= left:
-        wall = math.ceil(whole)
-        # The fraction of a second that the clock does not know counts as overhead.
-        return Segment(wall, rest, 0.0, wall - rest, finished=True)
-    usable = max(left - begin, 0.0)
-    writes = int(usable // (every + cost))
-    if strategy.knows_deadline:
-        # The last checkpoint is written just before the end; less than a step is lost.
-        rests = usable - writes * (every + cost)
-        kept = writes * every + max(rests - cost, 0.0)
-        return Segment(left, kept, 0.0, left - kept, finished=False)
-    kept = writes * every
-    computed = usable - writes * cost
-    return Segment(left, kept, computed - kept, left - computed, finished=False)
 
 
 def _best(windows: Iterable[Window]) -> list[Window]:

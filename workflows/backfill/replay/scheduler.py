@@ -195,6 +195,7 @@ class Conservative:
         self._profile.advance(now)
         del self._waiting[job.number]
         self._unplace(job)
+        del self.planned[job.number]
         self._holes = True
 
     def start(self, now: float) -> list[Job]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from workflows.backfill.planner import BlockShape, Limits
 from workflows.backfill.replay import validation
 from workflows.backfill.replay.calendar import DAY, Always, Calendar
-from workflows.backfill.replay.campaign import Account, SimulatedCampaign, Strategy, Work
+from workflows.backfill.replay.campaign import SimulatedCampaign
+from workflows.backfill.replay.results import Outcome, Result, summarise
 from workflows.backfill.replay.simulation import Machine, Snapshot
 from workflows.backfill.replay.swf import Trace, TraceError
+from workflows.backfill.replay.tasks import Strategy, Work
 
 WEEK = 7 * DAY
 
@@ -64,62 +63,6 @@ class Study:
         latest = max(first, last - self.length)
         parts = [first + (last - first) * (i + 0.5) / self.starts for i in range(self.starts)]
         return sorted({float(math.floor(min(at, latest) / 3600) * 3600) for at in parts})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One campaign."""
-
-    policy: str
-    strategy: str
-    begin: float
-    """s after the trace's start."""
-    account: Account
-    delays: tuple[float, ...]
-    """Start with us - start without us, of every other job that waited or came meanwhile, s."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One strategy under one scheduler, over all start dates."""
-
-    policy: str
-    strategy: str
-    campaigns: int
-    reached_model: int
-    """Campaigns that published a model at all."""
-    first_model_hours: float
-    """Median over campaigns, h; inf where fewer than half had one."""
-    first_model_worst_hours: float
-    simulations_per_day: float
-    core_hours_per_simulation: float
-    lost_core_hours: float
-    """Per campaign."""
-    idle_share: float
-    """Of the allocated core time."""
-    blocks: int
-    """Per campaign."""
-    block_wait_p90_minutes: float
-    """Of blocks that started."""
-    others: int
-    """Other people's jobs, over all campaigns."""
-    delay_mean: float
-    """s, as the next three; a job that started sooner counts as negative."""
-    delay_median: float
-    delay_p90: float
-    delay_max: float
-    delayed_share: float
-    """Others that started more than a minute later."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the study found."""
-
-    agreement: dict[str, validation.Agreement]
-    """By scheduler, calendar and way of replay."""
-    rows: tuple[Row, ...]
-    begins: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -173,50 +116,6 @@ def run(study: Study, workers: int = 2, *, validate: bool = True) -> Result:
         for name in names
     )
     return Result(found, rows, tuple(begins))
-
-
-def summarise(outcomes: Sequence[Outcome], length: float) -> Row:
-    """Sum up campaigns of one strategy under one scheduler."""
-    accounts = [o.account for o in outcomes]
-    first = [math.inf if a.first_model is None else a.first_model / 3600 for a in accounts]
-    delays = np.concatenate([np.asarray(o.delays) for o in outcomes])
-    waits = np.concatenate([np.asarray(a.waited) for a in accounts])
-    finished = sum(a.finished for a in accounts)
-    allocated = sum(a.allocated for a in accounts)
-    some = delays.size > 0
-    return Row(
-        policy=outcomes[0].policy,
-        strategy=outcomes[0].strategy,
-        campaigns=len(outcomes),
-        reached_model=sum(math.isfinite(f) for f in first),
-        first_model_hours=_middle(first),
-        first_model_worst_hours=max(first),
-        simulations_per_day=finished / len(outcomes) / (length / DAY),
-        core_hours_per_simulation=allocated / 3600 / finished if finished else math.inf,
-        lost_core_hours=sum(a.lost for a in accounts) / 3600 / len(outcomes),
-        idle_share=sum(a.idle for a in accounts) / allocated if allocated else 0.0,
-        blocks=round(sum(a.blocks for a in accounts) / len(outcomes)),
-        block_wait_p90_minutes=float(np.percentile(waits, 90)) / 60 if waits.size else math.inf,
-        others=int(delays.size),
-        delay_mean=float(np.mean(delays)) if some else 0.0,
-        delay_median=float(np.median(delays)) if some else 0.0,
-        delay_p90=float(np.percentile(delays, 90)) if some else 0.0,
-        delay_max=float(np.max(delays)) if some else 0.0,
-        delayed_share=float(np.mean(delays > 60)) if some else 0.0,
-    )
-
-
-def as_json(result: Result) -> dict[str, Any]:
-    """Return the result for a JSON file; what never came is null, as JSON knows no infinity."""
-    rows = [
-        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()}
-        for r in map(asdict, result.rows)
-    ]
-    return {
-        "agreement": {name: asdict(found) for name, found in result.agreement.items()},
-        "begins_s": list(result.begins),
-        "rows": rows,
-    }
 
 
 def _prepare(study: Study) -> None:
@@ -280,8 +179,3 @@ def _campaign(policy: str, strategy: int, snapshot: Snapshot, without: dict[int,
     starts = validation.run_until_started(machine, others)
     delays = tuple(starts[n] - without[n] for n in sorted(others))
     return Outcome(policy, chosen.name, snapshot.now, account, delays)
-
-
-def _middle(values: list[float]) -> float:
-    """Return the median; of an even number the upper one, so that inf means what it says."""
-    return sorted(values)[len(values) // 2]
