@@ -21,6 +21,8 @@ from workflows.layout import RunFolder
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+#: How long a reading may wait for its batch, s: steering wants them soon.
+BATCH_SECONDS = 0.5
 
 
 class EdgeProcess:
@@ -83,7 +85,10 @@ class EdgeProcess:
             f"state = {to_toml_value(str(folder.agent / 'state'))}\n"
             f"unix_socket = {to_toml_value(str(folder.socket))}\n"
             "port = 0\n"
-            "poll_seconds = 0.2\n",
+            "poll_seconds = 0.2\n"
+            "[upstream]\n"
+            f"folder = {to_toml_value(str(folder.inbox))}\n"
+            f"batch_seconds = {BATCH_SECONDS}\n",
             encoding="utf-8",
         )
         log = folder.agent / "agent.log"

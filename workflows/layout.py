@@ -67,6 +67,16 @@ class RunFolder:
         return self.root / "agent"
 
     @property
+    def inbox(self) -> Path:
+        """Where the edge agent puts its batches of observations."""
+        return self.agent / "upstream"
+
+    @property
+    def observations(self) -> Path:
+        """The observations that came, each once."""
+        return self.root / "observations.sqlite"
+
+    @property
     def replay_log(self) -> Path:
         """One line per request that the replay made."""
         return self.agent / "replay.csv"

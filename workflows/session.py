@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from edge_agent.contracts.errors import RbfError
-from edge_agent.contracts.observation import Reading
 from edge_agent.contracts.site import Site
 from workflows.config import Campaign
 from workflows.edge import EdgeProcess, wait_until
+from workflows.errors import ObservationError
 from workflows.layout import RunFolder
 from workflows.ledger import Ledger
+from workflows.observations import ObservationStore, take_folder
 from workflows.service import ReplayLog, service
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from workflows.loop import CampaignLoop
     from workflows.view import Snapshot, View
 
-#: Readings taken from the agent at one time, and how often, s.
+#: Readings taken from the store at one time, and how often to look, s.
 PAGE = 1000
 POLL_SECONDS = 0.5
 
@@ -88,6 +89,7 @@ class Session:
         view = make_view(plain=plain)
         _log_to(folder.root / "campaign.log")
         config = make_config(folder.parsl)
+        observations = ObservationStore(folder.observations)
         view.say(f"campaign {self._campaign.name}: {folder.root}")
         try:
             edge.ensure()
@@ -102,7 +104,7 @@ class Session:
                     parsl_stages(config.executors[0].label),
                     machine=machine,
                     on_event=lambda kind, data: view.say(event_line(kind, data)),
-                    on_tick=lambda loop: self._tick(loop, edge, log, view),
+                    on_tick=lambda loop: self._tick(loop, edge, observations, log, view),
                 )
                 loop.run()
                 self._wait_serving(edge, log, view)
@@ -113,31 +115,41 @@ class Session:
             view.close()
             replay.stop()
             edge.stop()
+            observations.close()
         log.read()
         self._finish(log, status, view)
 
-    def _tick(self, loop: CampaignLoop, edge: EdgeProcess, log: ReplayLog, view: View) -> None:
+    def _tick(
+        self,
+        loop: CampaignLoop,
+        edge: EdgeProcess,
+        observations: ObservationStore,
+        log: ReplayLog,
+        view: View,
+    ) -> None:
         edge.ensure()
         log.read()
         if time.monotonic() - self._agent_seen >= POLL_SECONDS:
             self._agent_seen = time.monotonic()
-            self._take_readings(edge)
+            self._look_at(edge, observations)
         view.update(self._snapshot(loop, log))
         self._announce(view)
 
-    def _take_readings(self, edge: EdgeProcess) -> None:
+    def _look_at(self, edge: EdgeProcess, observations: ObservationStore) -> None:
+        log = structlog.get_logger()
         try:
             self._agent_status = edge.client.status()
-            page = edge.client.readings(self._sequence, PAGE)
         except RbfError as error:
             self._agent_status = None
-            structlog.get_logger().warning("agent does not answer", error=str(error))
-            return
-        if page:
-            self._ledger.store_readings(
-                Reading(r["time"], r["sensor"], r["quantity"], r["value"], r["unit"]) for r in page
-            )
-            self._sequence = int(page[-1]["sequence"])
+            log.warning("agent does not answer", error=str(error))
+        try:
+            take_folder(observations, self._folder.inbox)
+            while page := observations.readings(self._sequence, PAGE):
+                self._ledger.store_readings(reading for _, reading in page)
+                self._sequence = page[-1][0]
+        except (ObservationError, OSError) as error:
+            # The batches stay where they are.
+            log.warning("observations cannot be stored", error=str(error))
 
     def _snapshot(self, loop: CampaignLoop, log: ReplayLog) -> Snapshot:
         from workflows.view import Snapshot
