@@ -21,7 +21,7 @@ from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.errors import ManagerLost
 from parsl.jobs.states import JobState, JobStatus
 
-from workflows.backfill.blocks import BLAMELESS, Block
+from workflows.backfill.blocks import BLAMELESS, CLOSING, Block
 from workflows.backfill.planner import Backlog
 from workflows.backfill.provider import STILLBORN, GapProvider
 from workflows.backfill.watcher import LAUNCH, Launch
@@ -142,7 +142,8 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]  # Parsl has 
         manager = error.manager_id
         manager = manager.decode() if isinstance(manager, bytes) else str(manager)
         block = self.gaps.blocks.get(self._managers_of.get(manager, ""))
-        return block is not None and (block.state in BLAMELESS or block.held)
+        # A pool that dies while Slurm has nothing against its block may have been killed by a task.
+        return block is not None and (block.recalled or block.state in BLAMELESS | CLOSING)
 
     def _beat(self) -> None:
         path = self.gaps.folder / LAUNCH
