@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -57,6 +58,7 @@ class FieldServices:
             self.monitors.publish = self.mqtt.publish_alarm
             sections["mqtt"] = self.mqtt.status
         agent.sections.update(sections)
+        agent.gauges.update(self._gauges())
         agent.observers.append(self.side.observe)
 
     def start(self) -> None:
@@ -74,6 +76,32 @@ class FieldServices:
         self.side.close()
         if self.upstream is not None:
             self.upstream.close()
+
+    def _gauges(self) -> dict[str, tuple[str, Callable[[], float | None]]]:
+        """Return what is watched from outside; reading one touches no disk."""
+        spool, upstream, mqtt = self._agent.spool, self.upstream, self.mqtt
+        alarms = self.monitors.alarms
+        found: dict[str, tuple[str, Callable[[], float | None]]] = {
+            "alarms_standing": (
+                "Monitors whose alarm stands.",
+                lambda: sum(a.standing for a in list(alarms.values())),
+            ),
+            "spool_uncut_readings": (
+                "Readings on disk that are in no batch yet.",
+                lambda: spool.uncut_count,
+            ),
+        }
+        if upstream is not None:
+            found["upstream_failures"] = (
+                "Failed deliveries in a row.",
+                lambda: upstream.failures,
+            )
+        if mqtt is not None:
+            found["mqtt_connected"] = (
+                "Whether the broker is there.",
+                lambda: float(mqtt.connected.is_set()),
+            )
+        return found
 
     def _take(self, reading: Reading) -> Future[Kept]:
         good, bad = self._agent.check_readings([reading])

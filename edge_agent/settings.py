@@ -40,7 +40,7 @@ class UpstreamSettings(Section):
     """A batch is cut at least so often while anything waits, s."""
     batch_bytes: Annotated[int, Field(ge=2**16)] = 256 * 2**20
     """Batches kept on disk while upstream cannot be reached, bytes compressed; a reading takes
-    about 15. Beyond it readings wait as rows."""
+    about 11. Beyond it readings wait as rows."""
     retry_seconds: Seconds = 1.0
     """Pause after the first failed delivery, s; it doubles."""
     retry_max_seconds: Seconds = 60.0

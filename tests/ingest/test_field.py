@@ -1,0 +1,85 @@
+"""The services of an agent without a broker: push, status, metrics, monitors, delivery."""
+
+import msgspec
+import pytest
+
+from edge_agent.agent import EdgeAgent
+from edge_agent.client import RemoteAgent
+from edge_agent.config import AgentConfig
+from edge_agent.contracts.errors import InvalidMonitors
+from edge_agent.contracts.observation import Reading
+from edge_agent.field import FieldServices
+from edge_agent.settings import MonitorSettings, UpstreamSettings
+from tests.edge.conftest import listening, wait_until
+from tests.edge.releases import NAME, make_release
+from workflows.observations import ObservationStore, take_folder
+
+INSTANT = [
+    Reading("2016-06-01T00:00:00", "mast", "wind_speed", 5.0, "m s-1"),
+    Reading("2016-06-01T00:00:00", "mast", "wind_from_direction", 270.0, "degree"),
+]
+
+
+@pytest.fixture
+def services(tmp_path):
+    make_release(tmp_path / "repository", 1)
+    config = AgentConfig(
+        name=NAME,
+        repository=tmp_path / "repository",
+        state=tmp_path / "state",
+        poll_seconds=3600,
+        upstream=UpstreamSettings(folder=tmp_path / "inbox", batch_seconds=0.05),
+    )
+    with EdgeAgent(config) as agent:
+        assert agent.pull().result(20) == 1
+        services = FieldServices(agent)
+        services.start()
+        yield agent, services
+        services.close()
+
+
+def test_a_push_is_answered_by_a_receipt_and_predicted_from(services):
+    agent, field = services
+    bad = INSTANT[0]._replace(unit="mph")
+    with listening(agent) as server, RemoteAgent(server.http) as client:
+        body = {"readings": [r._asdict() for r in [*INSTANT, bad]]}
+        reply = client.request("POST", "/rbf/v1/push", msgspec.json.encode(body))
+        assert reply.status == 200
+        told = reply.json()
+        assert (told["kept"], told["new"], told["rejected"][0]["reason"]) == (2, 2, "unit")
+        assert len(agent.readings()) == 2
+        wait_until(lambda: field.side.counts["predicted"] == 1)
+        assert client.status()["ingest"]["predicted"] == 1
+        assert {"ingest", "monitors", "upstream"} <= client.status().keys()
+
+
+def test_readings_and_predictions_arrive_upstream(services, tmp_path):
+    agent, _ = services
+    with listening(agent) as server, RemoteAgent(server.http) as client:
+        client.post_readings(INSTANT)
+        with ObservationStore(tmp_path / "o.sqlite") as store:
+
+            def arrived():
+                take_folder(store, tmp_path / "inbox")
+                return store.counts()["readings"] == 2 and store.counts()["predictions"] == 1
+
+            wait_until(arrived)
+            assert [r for _, r in store.readings()] == INSTANT
+
+
+def test_gauges_can_be_read(services):
+    agent, _ = services
+    values = {name: read() for name, (_, read) in agent.gauges.items()}
+    assert values["alarms_standing"] == 0
+    assert values["spool_uncut_readings"] == 0
+
+
+def test_monitors_that_cannot_be_read_stop_the_start(tmp_path):
+    config = AgentConfig(
+        name=NAME,
+        repository=tmp_path,
+        state=tmp_path / "state",
+        monitors=MonitorSettings(calibration=tmp_path / "missing.json"),
+    )
+    with EdgeAgent(config) as agent, pytest.raises(InvalidMonitors, match="missing"):
+        FieldServices(agent)
