@@ -34,7 +34,7 @@ TRIAL = ROOT.parent / "shared" / "facts" / "cfd"
 OWN = ((16, 16, 8), (24, 24, 8), (32, 32, 10), (48, 48, 12), (72, 72, 18))
 FOAM = ((24, 24, 8), (32, 32, 10), (48, 48, 16))
 #: Cells along x and y, along z, and below the roof, of the trial's solver.
-TRIALS = ((24, 8, 3), (48, 12, 5), (72, 18, 8))
+TRIALS = ((24, 11, 4), (48, 12, 5), (72, 18, 8))
 
 
 def memory() -> float:
