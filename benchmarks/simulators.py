@@ -186,15 +186,28 @@ def family(function: Measure, grids: Sequence[Sequence[object]]) -> list[Row]:
     return [row for row, _ in found]
 
 
-def seconds_at(rows: list[Row], error: float) -> float:
-    """Return the CPU seconds at an error, on the line through the rows in logarithms.
+def ratio(own: list[Row], other: list[Row]) -> tuple[Row, float] | None:
+    """Return the other's finest row that the own errors span, and own over its CPU seconds there.
 
-    Beyond the rows the nearest one is taken, which is in the other solver's favour.
+    Own seconds lie on the line through the own rows in logarithms.
     """
-    points = sorted((r["error"], r["cpu_seconds_per_case"]) for r in rows if r["error"])
+    points = sorted((r["error"], r["cpu_seconds_per_case"]) for r in own if r["error"])
     errors, seconds = (np.log([p[k] for p in points]) for k in (0, 1))
-    best = np.minimum.accumulate(seconds)  # a dearer grid with a larger error is nobody's choice
-    return float(np.exp(np.interp(math.log(error), errors, best)))
+    for row in reversed(other):
+        if row["error"] and errors[0] <= math.log(row["error"]) <= errors[-1]:
+            here = float(np.exp(np.interp(math.log(row["error"]), errors, seconds)))
+            return row, here / row["cpu_seconds_per_case"]
+    return None
+
+
+def compare(name: str, own: list[Row], other: list[Row], ratios: dict[str, float]) -> None:
+    """Print and keep the ratio to another solver at equal error."""
+    if (found := ratio(own, other)) is None:
+        print(f"no grid of {name} has an error that the embedded solver's span")
+        return
+    row, ratios[name] = found
+    error = f"{100 * row['error']:.1f} % ({row['cells']})"
+    print(f"at {name}'s error of {error}: {ratios[name]:.2f} of its CPU time")
 
 
 def show(rows: list[Row]) -> None:
@@ -218,7 +231,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small grids, no finest ones")
     args = parser.parse_args()
     last = -1 if args.quick else None
-    ratios: dict[str, Any] = {}
+    ratios: dict[str, float] = {}
 
     print("Embedded solver at batch 1, against its finest grid")
     own = family(embedded, [("square", cells, 1) for cells in OWN[:last]])
@@ -229,12 +242,7 @@ def main() -> None:
         other = family(trial, TRIALS[:last])
         show(other)
         rows += other
-        middle = other[1]
-        ratios["trial"] = seconds_at(own, middle["error"]) / middle["cpu_seconds_per_case"]
-        print(
-            f"at the trial's error of {100 * middle['error']:.1f} % ({middle['cells']}): "
-            f"{ratios['trial']:.2f} of its CPU time"
-        )
+        compare("trial", own, other, ratios)
     else:
         print(f"\nthe trial's solver is not at {TRIAL}: no ratio to it")
     from benchmarks.validation.codes import absent
@@ -246,12 +254,7 @@ def main() -> None:
         other = family(foam, [(cells,) for cells in FOAM[:last]])
         show(other)
         rows += other
-        middle = other[-2]
-        ratios["openfoam"] = seconds_at(own, middle["error"]) / middle["cpu_seconds_per_case"]
-        print(
-            f"at OpenFOAM's error of {100 * middle['error']:.1f} % ({middle['cells']}): "
-            f"{ratios['openfoam']:.3f} of its CPU time"
-        )
+        compare("openfoam", own, other, ratios)
 
     print("\nScaling with the cells, Lindcove, batch 4")
     grids = ((24, 16, 8), (32, 20, 8), (48, 32, 12), (64, 40, 16))
