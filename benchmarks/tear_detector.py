@@ -300,7 +300,7 @@ def report(
     print(f"threshold {np.median(settled):.2f}, inflation {np.median(tuned.inflation):.1f}")
     mean, low, high = np.array(false).T
     print(f"false alarms per 30 days, second month: {mean.mean():.2f}, 95 % {np.median(low):.2f} "
-          f"to {np.median(high):.2f} (median draw), {low.min():.2f} to {high.max():.2f} (all draws); "
+          f"to {np.median(high):.2f} (median), {low.min():.2f} to {high.max():.2f} (all draws); "
           f"on the record itself {sum(actual)} in {len(actual)} months "
           f"{actual}; tuned for {30 / args.run_length_days:.2f}")  # fmt: skip
     print(f"dust gathering to +30 % loss in the second month says: {dust}")

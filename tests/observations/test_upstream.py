@@ -180,8 +180,6 @@ def test_http_says_no_for_what_can_never_be_stored_and_wait_for_the_rest(store):
         with pytest.raises(UpstreamError, match="401") as caught:
             stranger.send(PackedBatch("0" * 64, b"nonsense"), 1)
         assert not caught.value.refused
-        with pytest.raises(UpstreamError, match="413") as caught:
-            good.send(PackedBatch("0" * 64, bytes(17 * 2**20)), 1)
         good.close()
         stranger.close()
     with pytest.raises(UpstreamError, match="not delivered") as caught:
