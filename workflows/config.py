@@ -101,7 +101,8 @@ class Budget(Contract):
     simulations: Count = 200
     """Training simulations."""
     wall_seconds: Positive = 240.0
-    """Wall time after which no simulation is started, s; what runs is finished and trained on."""
+    """Wall time after which no simulation is started, s; what runs is finished and trained on. The
+    frozen sets and the first training's simulations are made all the same."""
 
 
 class Campaign(Contract):

@@ -104,11 +104,12 @@ def decide(campaign: Campaign, standing: Standing) -> list[Action]:
             actions.append(Plan(role, count))
             room -= count
     training = standing.tallies["training"]
-    spent = standing.out_of_time or (
-        training.done + training.failed + training.planned >= campaign.budget.simulations
-    )
+    planned = training.done + training.failed + training.planned
+    left = campaign.budget.simulations - planned
+    # On a machine too slow for its budget the first training still gets its simulations.
+    late = standing.out_of_time and training.done + training.planned >= campaign.training.first
+    spent = late or left <= 0
     if not spent and room > 0:
-        left = campaign.budget.simulations - training.done - training.failed - training.planned
         actions.append(Plan("training", min(left, room)))
     complete = all(standing.tallies[role].done >= size for role, size in sizes(campaign).items())
     if not complete or standing.tallies["paired"].planned or standing.candidate_open:

@@ -49,6 +49,13 @@ def test_training_does_not_wait_for_running_simulations():
     assert decide(campaign(), now) == [Train()]
 
 
+def test_a_slow_machine_still_makes_the_first_training():
+    late = standing(tallies=FULL | {"training": Tally(done=3)}, out_of_time=True)
+    assert decide(campaign(first=8), late) == [Plan("training", 16)]
+    late = standing(tallies=FULL | {"training": Tally(done=8)}, out_of_time=True)
+    assert decide(campaign(first=8), late) == [Train()]
+
+
 def test_a_failed_frozen_simulation_is_replaced():
     now = standing(tallies=FULL | {"selection": Tally(done=3, failed=1)}, out_of_time=True)
     assert Plan("selection", 1) in decide(campaign(), now)
