@@ -194,6 +194,27 @@ def measure_model(kind: str, options: argparse.Namespace, tmp: Path) -> dict[str
     return rows
 
 
+def first_answer(kind: str, address: str) -> Callable[[], int]:
+    """Return a caller of a peer once it answers; several listen before their model is loaded.
+
+    Raises
+    ------
+    RuntimeError, OSError, EOFError
+        If it does not answer in time.
+    """
+    deadline = time.monotonic() + venvs.START_SECONDS
+    while True:
+        try:
+            ask = caller(kind, address)
+            ask()
+        except (RuntimeError, OSError, EOFError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return ask
+
+
 def measure_peer(
     name: str,
     floor: Callable[[], Any],
@@ -208,9 +229,8 @@ def measure_peer(
         try:
             with venvs.Running(name, options.cache, model, tmp / f"{name}.log") as running:
                 address = f"127.0.0.1:{running.port}"
-                contestants = {
-                    FLOOR: floor, HTTP: caller("oip", http), peer.title: caller(peer.kind, address)
-                }  # fmt: skip
+                ask = first_answer(peer.kind, address)
+                contestants = {FLOOR: floor, HTTP: caller("oip", http), peer.title: ask}
                 found = interleave(contestants, options.rounds, max(20, options.each // 3))
                 row: dict[str, Any] = summary(found[peer.title], found[FLOOR])
                 beside = summary(found[HTTP], found[FLOOR])
