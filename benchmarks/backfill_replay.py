@@ -109,13 +109,14 @@ def show(trace: Trace, study: Study, result: Result) -> None:
 def table(rows: list[Row]) -> None:
     print("| blocks | first model h, median (worst) | simulations/day | core-h per simulation "
           "| core-h lost | blocks | their wait, 90 %, min "
-          "| others' delay s: mean | median | 90 % | max | > 1 min late |")  # fmt: skip
+          "| others' delay s: mean ± error | median | 90 % | max | > 1 min late |")  # fmt: skip
     print("| --- |" + " ---: |" * 11)
     for r in rows:
         worst = f"{r.first_model_worst_hours:.1f}" if r.reached_model == r.campaigns else "never"
         print(f"| {r.strategy} | {r.first_model_hours:.1f} ({worst}) | {r.simulations_per_day:.0f} "
               f"| {r.core_hours_per_simulation:.2f} | {r.lost_core_hours:.0f} | {r.blocks} "
-              f"| {r.block_wait_p90_minutes:.0f} | {r.delay_mean:.0f} | {r.delay_median:.0f} "
+              f"| {r.block_wait_p90_minutes:.0f} "
+              f"| {r.delay_mean:.0f} ± {r.delay_mean_error:.0f} | {r.delay_median:.0f} "
               f"| {r.delay_p90:.0f} | {r.delay_max:.0f} | {r.delayed_share:.0%} |")  # fmt: skip
 
 

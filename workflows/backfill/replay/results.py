@@ -52,8 +52,11 @@ class Row:
     others: int
     """Other people's jobs, over all campaigns."""
     delay_mean: float
-    """s, as the next three; a job that started sooner counts as negative."""
+    """s; a job that started sooner counts as negative."""
+    delay_mean_error: float
+    """Standard error of the mean over campaigns, s: jobs of one week are not independent."""
     delay_median: float
+    """s, as the next two."""
     delay_p90: float
     delay_max: float
     delayed_share: float
@@ -94,6 +97,7 @@ def summarise(outcomes: Sequence[Outcome], length: float) -> Row:
         block_wait_p90_minutes=float(np.percentile(waits, 90)) / 60 if waits.size else math.inf,
         others=int(delays.size),
         delay_mean=float(np.mean(delays)) if some else 0.0,
+        delay_mean_error=_standard_error([float(np.mean(o.delays)) for o in outcomes if o.delays]),
         delay_median=float(np.median(delays)) if some else 0.0,
         delay_p90=float(np.percentile(delays, 90)) if some else 0.0,
         delay_max=float(np.max(delays)) if some else 0.0,
@@ -112,6 +116,10 @@ def as_json(result: Result) -> dict[str, Any]:
         "begins_s": list(result.begins),
         "rows": rows,
     }
+
+
+def _standard_error(means: list[float]) -> float:
+    return float(np.std(means, ddof=1)) / math.sqrt(len(means)) if len(means) > 1 else math.inf
 
 
 def _middle(values: list[float]) -> float:
