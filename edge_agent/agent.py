@@ -6,12 +6,10 @@ thread or the spool's.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Self
 
 import msgspec
@@ -21,7 +19,6 @@ import structlog
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.config import AgentConfig
 from edge_agent.contracts.errors import (
-    InvalidConfig,
     InvalidReading,
     NotReady,
 )
@@ -30,6 +27,7 @@ from edge_agent.journal import Swap
 from edge_agent.metrics import Counters
 from edge_agent.poller import Poller
 from edge_agent.prediction import Inputs, Prediction, SensorWind, as_rows, instant
+from edge_agent.process import hold_state, resident_bytes
 from edge_agent.slots import Slot, Slots
 from edge_agent.spool import Kept, Spool, SpooledReading
 from edge_agent.updates import FolderSource, ReleaseSource, clear_incoming
@@ -96,7 +94,7 @@ class EdgeAgent:
             If the spool cannot be opened.
         """
         config = self.config
-        self._lock_file = _lock(config)
+        self._lock_file = hold_state(config.state)
         try:
             self._slots = Slots(
                 config.state,
@@ -415,35 +413,3 @@ def _at_sensors(slot: Slot, prediction: Prediction) -> dict[str, SensorWind]:
         name: SensorWind(s, d)
         for name, s, d in zip(slot.sensor_names, speed.tolist(), speed_std.tolist(), strict=True)
     }
-
-
-def _lock(config: AgentConfig) -> int:
-    path = config.state / "lock"
-    try:
-        config.state.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        msg = f"state: {config.state} cannot be used: {error.strerror or error}"
-        raise InvalidConfig(msg, field="state") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "?"
-        os.close(descriptor)
-        msg = (
-            f"state: {config.state} is held by a running agent (pid {holder}): "
-            "stop it or choose another folder"
-        )
-        raise InvalidConfig(msg, field="state") from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
-
-
-def resident_bytes() -> int | None:
-    """Return the process's resident memory, bytes; none where it cannot be known."""
-    try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    except OSError:
-        return None
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import structlog
 
-from edge_agent.agent import EdgeAgent, resident_bytes
+from edge_agent.agent import EdgeAgent
 from edge_agent.metrics import BOUNDS, HELP, Histogram, Stages
+from edge_agent.process import resident_bytes
 
 log = structlog.get_logger(__name__)
 

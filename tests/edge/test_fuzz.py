@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.agent import EdgeAgent, resident_bytes
+from edge_agent.agent import EdgeAgent
 from edge_agent.client import RemoteAgent
+from edge_agent.process import resident_bytes
 
 from .conftest import listening
 from .releases import NAME, make_release
