@@ -26,9 +26,9 @@ from edge_agent.contracts.observation import Reading, check_reading
 from edge_agent.journal import Swap
 from edge_agent.metrics import Counters
 from edge_agent.poller import Poller
-from edge_agent.prediction import Inputs, Prediction, SensorWind, as_rows, instant
+from edge_agent.prediction import Inputs, Prediction, as_rows, instant
 from edge_agent.process import hold_state, resident_bytes
-from edge_agent.slots import Slot, Slots
+from edge_agent.slots import Slot, Slots, at_sensors
 from edge_agent.spool import Kept, Spool, SpooledReading
 from edge_agent.updates import FolderSource, ReleaseSource, clear_incoming
 
@@ -269,7 +269,7 @@ class EdgeAgent:
                     newest = (at, reading.time)
         row = slot.release.feature_map.from_readings(values)[None]
         prediction = self._answer(slot, row, newest)
-        prediction.sensors.update(_at_sensors(slot, prediction))
+        prediction.sensors.update(at_sensors(slot, prediction))
         return prediction
 
     def needs(self, readings: Sequence[Reading]) -> bool:
@@ -400,16 +400,3 @@ class EdgeAgent:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
-
-
-def _at_sensors(slot: Slot, prediction: Prediction) -> dict[str, SensorWind]:
-    wind = prediction.wind[0].reshape(3, -1) @ slot.sensor_weights
-    std = prediction.wind_std[0].reshape(3, -1) @ slot.sensor_weights
-    speed = np.sqrt((wind**2).sum(axis=0))
-    # First-order propagation of the components' deviations to the speed.
-    along = np.abs(wind) / np.maximum(speed, 1e-6)
-    speed_std = np.sqrt(((along * std) ** 2).sum(axis=0))
-    return {
-        name: SensorWind(s, d)
-        for name, s, d in zip(slot.sensor_names, speed.tolist(), speed_std.tolist(), strict=True)
-    }

@@ -1,4 +1,4 @@
-"""This process and its state folder."""
+"""The agent as one process of the system: its state folder, its memory."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from edge_agent.contracts.geometry import interpolation_weights
 from edge_agent.contracts.release import Release
 from edge_agent.inference import Model, load_model
 from edge_agent.journal import ActiveState, Journal, Swap
-from edge_agent.prediction import instant
+from edge_agent.prediction import Prediction, SensorWind, instant
 from edge_agent.promotion import held_after_rollback
 from edge_agent.updates import StoredRelease, read_stored, stored_versions
 
@@ -189,6 +189,20 @@ def check_golden(stored: StoredRelease, model: Model) -> np.ndarray:
             )
             raise GoldenMismatch(msg, version=release.version, output=name, error=worst)
     return inputs
+
+
+def at_sensors(slot: Slot, prediction: Prediction) -> dict[str, SensorWind]:
+    """Return the wind at the interior sensors of a single-row prediction."""
+    wind = prediction.wind[0].reshape(3, -1) @ slot.sensor_weights
+    std = prediction.wind_std[0].reshape(3, -1) @ slot.sensor_weights
+    speed = np.sqrt((wind**2).sum(axis=0))
+    # First-order propagation of the components' deviations to the speed.
+    along = np.abs(wind) / np.maximum(speed, 1e-6)
+    speed_std = np.sqrt(((along * std) ** 2).sum(axis=0))
+    return {
+        name: SensorWind(s, d)
+        for name, s, d in zip(slot.sensor_names, speed.tolist(), speed_std.tolist(), strict=True)
+    }
 
 
 def _array(data: bytes, version: int) -> np.ndarray:
