@@ -123,7 +123,7 @@ class EdgeAgent:
             self._source,
             self._slots,
             self.counters,
-            self._swapped,
+            lambda: self.after_swap(),  # may be replaced later
         )
         self._poller.start()
         self._running = True
@@ -392,9 +392,6 @@ class EdgeAgent:
             wall_time=self.clock.now(),
             inputs=rows,
         )
-
-    def _swapped(self) -> None:
-        self.after_swap()
 
     def _release_lock(self) -> None:
         if self._lock_file is not None:
