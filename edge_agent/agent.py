@@ -75,7 +75,7 @@ class EdgeAgent:
         self._newest: tuple[float, str] | None = None
         self._last_staleness: float | None = None
         self.after_swap: Callable[[], None] = lambda: None
-        """Called on the poller's thread after each swap."""
+        """Called on the poller's thread after each swap; to be set before `start`."""
         self.observers: list[Observer] = []
         """See `observe`; each must return within microseconds (queue the work elsewhere)."""
         self.gauges: dict[str, tuple[str, Callable[[], float | None]]] = {}
@@ -123,7 +123,7 @@ class EdgeAgent:
             self._source,
             self._slots,
             self.counters,
-            lambda: self.after_swap(),  # may be replaced later
+            self.after_swap,
         )
         self._poller.start()
         self._running = True
