@@ -161,18 +161,18 @@ class OpenFOAMSimulator:
         )
         if control.stop_requested() or control.remaining() < 2 * run.reserve:
             # Not begun again; a checkpoint that is there stays as it is.
-            return Unfinished(digest, path, 0.0)
+            return Unfinished(digest, path, note.progress if note else 0.0)
         if note is None:
             shutil.rmtree(folder)
             folder.mkdir()
             run.prepare()
         else:
-            run.wall, run.cpu = note.wall, note.cpu
+            run.wall, run.cpu, run.done = note.wall, note.cpu, note.done
         state = run.iterate(control)
         if state == "stopped":
-            if run.written():
-                archive.save(folder, path, archive.Note(digest, run.wall, run.cpu))
-            return Unfinished(digest, path, run.progress)
+            progress = max(run.progress, note.progress if note else 0.0)
+            archive.save(folder, path, archive.Note(digest, run.wall, run.cpu, run.done, progress))
+            return Unfinished(digest, path, progress)
         if state == "trapped":
             detail = f"floating-point exception after {run.monitor.iteration} iterations"
             return self._failed(digest, case, "diverged", detail)

@@ -26,6 +26,10 @@ class Note:
     """Wall time so far, s."""
     cpu: float
     """CPU time so far, s."""
+    done: int
+    """Iterations done and written."""
+    progress: float
+    """Share of the work done, an estimate."""
 
 
 def save(folder: Path, path: Path, note: Note) -> None:

@@ -23,8 +23,8 @@ from edge_agent.contracts.storage import write_bytes
 #: A zone's loss is this close to what it should be at its representative speed, relative.
 CLOSE = 0.005
 _ROUNDS = 12
-#: Cells of the duct on either side of the zone.
-_APPROACH = 8
+#: Cells of the grid on either side of the zone, and even ones beyond them.
+_APPROACH, _BEYOND = 8, 6
 
 
 def thick_zone(
@@ -57,8 +57,10 @@ def thick_zone(
     lines, (first, last) = grid.nodes[baffle.axis], grid.house[baffle.axis]
     low = baffle.axis < 2 and abs(float(lines[first]) - baffle.place) < 1e-9
     begin = first if low else last - THICK
-    widths = np.diff(lines)[max(begin - _APPROACH, 0) : begin + THICK + _APPROACH]
-    before = begin - max(begin - _APPROACH, 0)
+    start = max(begin - _APPROACH, 0)
+    widths = np.diff(lines)[start : begin + THICK + _APPROACH]
+    widths = np.pad(widths, _BEYOND, mode="edge")
+    before = begin - start + _BEYOND
     factor = _calibrated(widths, before, linear, speed, viscosity, relax_u, cache)
     thickness = float(lines[begin + THICK] - lines[begin])
     drag = [0.0, 0.0, 0.0]

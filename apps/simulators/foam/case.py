@@ -1,4 +1,4 @@
-"""The case folder of one simulation: fields, properties, schemes and control of simpleFoam.
+"""The case of one simulation: fields at the start, boundary conditions and properties.
 
 All is in units of the wind speed at reference height (velocities over U, kinematic pressure over
 U^2, viscosity over U): the flow of a calm and of a storm then differ only in the viscous part of
@@ -7,8 +7,8 @@ the screens and in a viscosity that matters to nobody, and residuals and toleran
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,32 +64,6 @@ class Wind:
             side: "along" if abs(part) < _ALONG else "in" if part < 0 else "out"
             for side, part in outward.items()
         }
-
-
-@dataclass(frozen=True)
-class Numerics:
-    """How simpleFoam iterates."""
-
-    relax_p: float = 0.3
-    """Under-relaxation of pressure."""
-    relax_u: float = 0.7
-    """Under-relaxation of velocity."""
-    relax_k: float = 0.7
-    """Under-relaxation of k and epsilon."""
-    tolerance: float = 1e-4
-    """Initial residual of U, k and epsilon at which to stop; ten times that for p."""
-    iterations: int = 1000
-    """At most so many."""
-    pressure: str = "GAMG"
-    """Linear solver of the pressure."""
-    divergence: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "div(phi,U)": "bounded Gauss linearUpwind limited",
-            "div(phi,k)": "bounded Gauss limitedLinear 1",
-            "div(phi,epsilon)": "bounded Gauss limitedLinear 1",
-        }
-    )
-    """Schemes of advection."""
 
 
 def write_fields(
@@ -207,86 +181,6 @@ def write_properties(folder: Path, viscosity: float, zones: Sequence[Zone], mode
         turbulence = {"simulationType": "RAS", "RAS": ras}
     write(folder, "constant/turbulenceProperties", turbulence)
     write(folder, "constant/fvOptions", {z.name: _porosity(z, viscosity) for z in zones})
-
-
-def write_numerics(folder: Path, numerics: Numerics, write_interval: int) -> None:
-    """Write schemes, solvers, relaxation and convergence."""
-    divergence = {"default": "none", **numerics.divergence}
-    divergence["div((nuEff*dev2(T(grad(U)))))"] = "Gauss linear"
-    schemes = {
-        "ddtSchemes": {"default": "steadyState"},
-        "gradSchemes": {"default": "Gauss linear", "limited": "cellLimited Gauss linear 1"},
-        "divSchemes": divergence,
-        "laplacianSchemes": {"default": "Gauss linear corrected"},
-        "interpolationSchemes": {"default": "linear"},
-        "snGradSchemes": {"default": "corrected"},
-    }
-    write(folder, "system/fvSchemes", schemes)
-    smooth = {"solver": "smoothSolver", "smoother": "symGaussSeidel"}
-    pressure = {"solver": numerics.pressure, "smoother": "GaussSeidel", "preconditioner": "DIC"}
-    tolerance = numerics.tolerance
-    solution = {
-        "solvers": {
-            "p": {**pressure, "tolerance": 1e-10, "relTol": 0.02},
-            '"(U|k|epsilon)"': {**smooth, "tolerance": 1e-12, "relTol": 0.1},
-        },
-        "SIMPLE": {
-            "nNonOrthogonalCorrectors": 0,
-            # SIMPLEC with a baffle ends in a floating-point exception.
-            "consistent": False,
-            "residualControl": {
-                "p": 10 * tolerance,
-                "U": tolerance,
-                '"(k|epsilon)"': tolerance,
-            },
-        },
-        "relaxationFactors": {
-            "fields": {"p": numerics.relax_p},
-            "equations": {"U": numerics.relax_u, '"(k|epsilon)"': numerics.relax_k},
-        },
-    }
-    write(folder, "system/fvSolution", solution)
-    write_control(folder, numerics.iterations, write_interval)
-
-
-def write_control(folder: Path, iterations: int, interval: int, stop: str = "endTime") -> None:
-    """Write ``controlDict``; ``stop`` may be ``writeNow`` while the solver runs."""
-    control = {
-        "application": "simpleFoam",
-        "startFrom": "latestTime",
-        "startTime": 0,
-        "stopAt": stop,
-        "endTime": iterations,
-        "deltaT": 1,
-        "writeControl": "timeStep",
-        "writeInterval": interval,
-        "purgeWrite": 1,
-        # Text loses digits, and a restart its exactness.
-        "writeFormat": "binary",
-        "writePrecision": 12,
-        "writeCompression": "off",
-        "timeFormat": "general",
-        "timePrecision": 8,
-        "runTimeModifiable": "true",
-        # A change within ten seconds of the last would not be seen otherwise.
-        "OptimisationSwitches": {"fileModificationSkew": 0},
-        "libs": '("libatmosphericModels.so")',
-    }
-    write(folder, "system/controlDict", control)
-
-
-def write_decomposition(folder: Path, processes: int, baffles: Sequence[Baffle]) -> None:
-    """Write ``decomposeParDict``: slabs along x, both sides of every baffle together."""
-    content: Entries = {
-        "numberOfSubdomains": processes,
-        "method": "hierarchical",
-        "hierarchicalCoeffs": {"n": [processes, 1, 1], "delta": 0.001, "order": "xyz"},
-    }
-    if baffles:
-        patches = [f"{b.name}_{side}" for b in baffles for side in "ms"]
-        keep = {"type": "preservePatches", "patches": patches, "enabled": True}
-        content["constraints"] = {"screens": keep}
-    write(folder, "system/decomposeParDict", content)
 
 
 def _field(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from apps.errors import SimulationError
-from apps.simulators.foam import case, mesh, process, text
+from apps.simulators.foam import case, mesh, numerics, process, text
 from apps.simulators.foam.fields import read_field, times
 from apps.simulators.foam.screens import Baffle, Zone
 
@@ -51,11 +51,11 @@ def loss_coefficient(
     try:
         grid = (nodes, np.array([0.0, 1.0]), np.array([0.0, 1.0]))
         mesh.write_mesh(folder, grid, baffles, zones, empty=_SIDES)
-        numerics = case.Numerics(
+        choice = numerics.Numerics(
             relax_p=0.3, relax_u=relax_u, tolerance=1e-9, iterations=iterations, pressure="PCG"
         )
         case.write_properties(folder, viscosity, zones, "laminar")
-        case.write_numerics(folder, numerics, iterations)
+        numerics.write_numerics(folder, choice)
         _write_fields(folder, speed, viscosity, baffles)
         mesh.build(folder, grid, bool(baffles))
         ended = process.run(["simpleFoam"], folder, trap=False)

@@ -73,6 +73,8 @@ def environment(folder: Path, trap: bool = True) -> dict[str, str]:
         # Several tasks share a node: binding would put them all on its first cores.
         "OMPI_MCA_hwloc_base_binding_policy": "none",
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        # Processes that wait would take the cores of those that work.
+        "OMPI_MCA_mpi_yield_when_idle": "1",
         "OMPI_MCA_btl_base_warn_component_unused": "0",
     }
 

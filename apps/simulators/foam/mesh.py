@@ -118,7 +118,9 @@ def build(folder: Path, nodes: Sequence[np.ndarray], baffles: bool) -> float:
         if command[0] == "blockMesh":
             write_points(folder, nodes)
     # Only now: createBaffles would read the fields, and their patches do not exist before it.
-    shutil.copytree(folder / "0.orig", folder / "0")
+    (folder / "0").mkdir()
+    for path in (folder / "0.orig").iterdir():
+        shutil.copyfile(path, folder / "0" / path.name)
     return cpu
 
 

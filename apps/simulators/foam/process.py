@@ -18,6 +18,8 @@ from apps.simulators.foam.environment import environment
 
 #: Seconds between looks at the clock while a program says nothing.
 _TICK = 0.1
+#: A program that is told to end has so long before it is killed, s.
+_GRACE = 2.0
 #: Last lines kept for an error message.
 _KEPT = 60
 
@@ -60,7 +62,7 @@ def run(
     on_line : callable, optional
         Gets every line of output as it comes.
     on_tick : callable, optional
-        Asked ten times a second; the program is killed when it returns False.
+        Asked ten times a second and after output; the program is killed when it returns False.
     trap : bool
         See `apps.simulators.foam.environment.environment`.
 
@@ -86,9 +88,8 @@ def run(
             tail.append(line)
             if on_line is not None:
                 on_line(line)
-        code = process.wait()
     finally:
-        _kill(process)
+        code = _kill(process)
     return Ended(code, time.perf_counter() - began, _children() - before, "\n".join(tail))
 
 
@@ -101,31 +102,31 @@ def _lines(process: subprocess.Popen[bytes], on_tick: Callable[[], bool] | None)
     """Yield the lines of a process until it closes its output or the tick says no."""
     assert process.stdout is not None  # noqa: S101 - asked for
     pipe, rest = process.stdout.fileno(), b""
-    asked = 0.0
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
-        while True:
-            ready = selector.select(_TICK)
-            if on_tick is not None and time.monotonic() - asked >= _TICK:
-                asked = time.monotonic()
-                if not on_tick():
-                    return
-            if not ready:
+        while on_tick is None or on_tick():
+            if not selector.select(_TICK):
                 continue
             chunk = os.read(pipe, 65536)
             if not chunk:
+                # All is said; what is left is to leave.
+                process.wait()
                 return
             *whole, rest = (rest + chunk).split(b"\n")
             yield from (line.decode(errors="replace") for line in whole)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process that has not ended, and what is left of its group."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _kill(process: subprocess.Popen[bytes]) -> int:
+    """End a process that has not ended, and what is left of its group; return its status."""
+    for order, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, None)):
+        # First an order that mpirun can pass on: its processes have groups of their own.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, order)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
     if process.stdout is not None:
         process.stdout.close()
+    return process.returncode
 
 
 def _children() -> float:

@@ -19,7 +19,7 @@ from apps.simulators.base import Case, Control
 from apps.simulators.flow.grid import SolverGrid, build_grid
 from apps.simulators.flow.problem import Problem, build_problem
 from apps.simulators.foam import case as files
-from apps.simulators.foam import mesh, process
+from apps.simulators.foam import mesh, numerics, process
 from apps.simulators.foam.calibration import thick_zone
 from apps.simulators.foam.environment import parallel_command
 from apps.simulators.foam.fields import read_field, times
@@ -35,10 +35,13 @@ MAX_ITERATIONS = 3000
 STRICT = 10.0
 #: Share of the disk below which a failed write is a full disk's fault, bytes.
 _FULL = 1 << 20
-#: Time to write the fields and leave, s, and per cell.
-_LEAVE, _LEAVE_CELL = 2.0, 2e-5
-#: A solver that was told to stop and has not after so long is killed, s.
-_PATIENCE = 30.0
+#: Iterations of the first process; then the fields are written and the next goes on to twice as
+#: many, and so on. OpenFOAM's baffles lose their jump in a restart, and the iterations after it
+#: differ from those of a run that goes on; a run that restarts at the same places whether it is
+#: stopped or not gives the same bits. Each restart costs some iterations, so they become rarer.
+SEGMENT = 100
+#: Time to archive a case and leave, s, and per cell.
+_LEAVE, _LEAVE_CELL = 2.0, 1e-5
 
 State = Literal["ended", "trapped", "stopped"]
 
@@ -122,6 +125,7 @@ class Run:
         self.folder, self.case, self.monitor = folder, case, Monitor()
         self.setup = setup(case)
         self.wall = self.cpu = 0.0
+        self.done = 0
         self.tail = ""
         self._processes, self._cache, self._report = processes, cache, report
 
@@ -152,7 +156,22 @@ class Run:
         return float(min(0.99, np.log(residual) / np.log(self.tolerance)))
 
     def prepare(self) -> None:
-        """Write the case and make its mesh; raises `SimulationError` if a program fails."""
+        """Write the case and make its mesh.
+
+        Raises
+        ------
+        SimulationError
+            If a program fails.
+        OSError
+            If the disk is full.
+        """
+        try:
+            self._prepare()
+        except SimulationError:
+            self._blame_disk()
+            raise
+
+    def _prepare(self) -> None:
         began, s, folder = time.perf_counter(), self.setup, self.folder
         exact, relax = s.plan.baffles, s.plan.relax_u
         zones = canopy_zones(s.problem) + [
@@ -161,54 +180,56 @@ class Run:
         mesh.write_mesh(folder, s.grid.nodes, exact, zones)
         files.write_fields(folder, s.wind, s.viscosity, exact, s.problem.start, s.grid.centres(2))
         files.write_properties(folder, s.viscosity, zones, "kEpsilon")
-        numerics = files.Numerics(
+        choice = numerics.Numerics(
             relax_u=relax, tolerance=self.tolerance, iterations=MAX_ITERATIONS
         )
-        files.write_numerics(folder, numerics, MAX_ITERATIONS)
+        numerics.write_numerics(folder, choice)
         self.cpu += mesh.build(folder, s.grid.nodes, bool(exact))
         if self._processes > 1:
-            files.write_decomposition(folder, self._processes, exact)
+            numerics.write_decomposition(folder, self._processes, exact)
             self._program(["decomposePar"])
         self.wall += time.perf_counter() - began
 
     def iterate(self, control: Control) -> State:
-        """Iterate until the case ends or must stop; raises `SimulationError`, `OSError`."""
-        files.write_control(self.folder, MAX_ITERATIONS, MAX_ITERATIONS)
-        stop = _Stop(self.folder, control, self.reserve)
+        """Iterate until the case ends or must stop.
 
-        def on_line(text: str) -> None:
-            if self.monitor.line(text):
-                stop.check()
-                if self._report is not None:
-                    self._report(self.monitor)
+        A stopped case keeps the fields of its last whole segment.
 
+        Raises
+        ------
+        SimulationError
+            If the solver fails for another reason than the flow.
+        OSError
+            If the disk is full.
+        """
         command = ["simpleFoam"]
         if self._processes > 1:
             command = parallel_command("simpleFoam", self._processes)
-        ended = process.run(command, self.folder, on_line=on_line, on_tick=stop.tick)
-        self.wall += ended.wall
-        self.cpu += ended.cpu
-        self.tail = ended.tail
-        if ended.trapped:
-            return "trapped"
-        if stop.gave_up:
-            return "stopped"
-        self._demand(ended, "simpleFoam")
-        if stop.asked and not self.monitor.converged and self.monitor.iteration < MAX_ITERATIONS:
-            return "stopped"
+        while True:
+            numerics.write_control(self.folder, self._next())
+            stop = _Stop(control, self.reserve)
+            ended = process.run(command, self.folder, on_line=self._line, on_tick=stop.go_on)
+            self.wall += ended.wall
+            self.cpu += ended.cpu
+            self.tail = ended.tail
+            if stop.asked:
+                self._keep(self.done)
+                return "stopped"
+            if ended.trapped:
+                return "trapped"
+            self._demand(ended, "simpleFoam")
+            self.done = self.monitor.iteration
+            self._keep(self.done)
+            if self.monitor.converged or self.done >= MAX_ITERATIONS:
+                break
         if self._processes > 1:
             self._program(["reconstructPar", "-latestTime", "-fields", "(U p k epsilon nut)"])
         return "ended"
 
     @property
     def reserve(self) -> float:
-        """Time to write the fields, archive them and leave, s."""
+        """Time to archive the case and leave, s."""
         return _LEAVE + _LEAVE_CELL * float(np.prod(self.setup.grid.cells))
-
-    def written(self) -> bool:
-        """Return whether there are fields to go on from."""
-        folder = self.folder / "processor0" if self._processes > 1 else self.folder
-        return folder.is_dir() and bool(times(folder))
 
     def fields(self) -> dict[str, np.ndarray]:
         """Return the fields at the cell centres, (nz, ny, nx), U with three components in front.
@@ -232,6 +253,24 @@ class Run:
             for name, values in found.items()
         }
 
+    def _next(self) -> int:
+        """Return the iteration at which the next segment ends."""
+        end = SEGMENT
+        while end <= self.done:
+            end *= 2
+        return min(end, MAX_ITERATIONS)
+
+    def _line(self, text: str) -> None:
+        if self.monitor.line(text) and self._report is not None:
+            self._report(self.monitor)
+
+    def _keep(self, iteration: int) -> None:
+        """Remove the fields of all other iterations, half written ones among them."""
+        for folder in (self.folder, *self.folder.glob("processor*")):
+            for path in times(folder):
+                if float(path.name) != iteration:
+                    shutil.rmtree(path)
+
     def _program(self, command: list[str]) -> None:
         ended = process.run(command, self.folder)
         self.cpu += ended.cpu
@@ -250,24 +289,14 @@ class Run:
 
 
 class _Stop:
-    """Tells a running solver to write and leave when the control says so."""
+    """Remembers that the control said to stop, or that the time is too short to go on."""
 
-    def __init__(self, folder: Path, control: Control, reserve: float) -> None:
-        self.asked = self.gave_up = False
-        self._folder, self._control, self._reserve = folder, control, reserve
-        self._until = np.inf
+    def __init__(self, control: Control, reserve: float) -> None:
+        self.asked = False
+        self._control, self._reserve = control, reserve
 
-    def check(self) -> None:
-        """Ask the control; write the solver's order to leave if it must."""
-        if self.asked:
-            return
-        if self._control.stop_requested() or self._control.remaining() < self._reserve:
-            self.asked = True
-            self._until = time.monotonic() + _PATIENCE
-            files.write_control(self._folder, MAX_ITERATIONS, MAX_ITERATIONS, stop="writeNow")
-
-    def tick(self) -> bool:
-        """Return whether the solver may go on running."""
-        self.check()
-        self.gave_up = time.monotonic() > self._until
-        return not self.gave_up
+    def go_on(self) -> bool:
+        """Ask the control."""
+        control = self._control
+        self.asked = self.asked or control.stop_requested() or control.remaining() < self._reserve
+        return not self.asked
