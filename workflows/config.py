@@ -39,7 +39,7 @@ class ScenarioRange(Contract):
 class Reference(Contract):
     """Runs of a second, dearer simulator that correct the first one's."""
 
-    fidelity: Fidelity = Fidelity(simulator="openfoam", cells=(40, 30, 12), tolerance=1e-4)
+    fidelity: Fidelity = Fidelity(simulator="openfoam", cells=(30, 24, 10))
     """Solver and grid."""
     resources: Resources = Resources(threads=1, batch=1)
     """Threads and cases of one of its tasks."""

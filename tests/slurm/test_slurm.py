@@ -87,8 +87,11 @@ def test_in_a_hole(cluster, campaign, until, record_property):
     wide = cluster.job("-N6", "--exclusive", "-t5", "-Jwide", seconds=2)
     until(lambda: cluster.run("squeue", "-h", "-j", wide, "-o", "%S") != "N/A", 60)
 
-    # Blocks of one minute that give tasks no time to end: all expire within simulations.
-    small = campaign(text(8), MAX_MINUTES=1, MAX_NODES=2, CORES=1, LEAVE=4)
+    # Blocks of one minute that give tasks no time to end: all expire within simulations. The
+    # grid is fine enough that an idle machine does not finish within the first of them.
+    small = campaign(
+        text(72, cells="64, 48, 24", batch=1), MAX_MINUTES=1, MAX_NODES=2, CORES=1, LEAVE=4
+    )
     small.start()
     fixed = campaign(text(8), FIXED_MINUTES=10, CORES=1).start()
     [waiting] = until(lambda: [e["job"] for e in fixed.events("block_asked")], 120)
