@@ -52,41 +52,79 @@ class Seen:
     """NaN: had not ended."""
 
 
+@dataclass(frozen=True)
+class Replay:
+    """What Slurm did with part of a trace."""
+
+    day: float
+    """Begin, days after the trace's start."""
+    procs: int
+    zero: float
+    """First submission on the fast clock, s."""
+    last: float
+    """Last look, s."""
+    seen: list[Seen]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trace", type=Path, default=KTH)
     parser.add_argument("--days", type=float, nargs="+", default=[211.0], help="begins, in days")
     parser.add_argument("--hours", type=float, default=5.0, help="length of each replay")
     parser.add_argument("--speed", type=float, default=100.0, help="times real time")
+    parser.add_argument("--read", type=Path, nargs="+", help="sum up earlier --json files instead")
     parser.add_argument("--json", type=Path, help="write the same as JSON")
     args = parser.parse_args()
-    os.environ["PATH"] += ":/usr/sbin"
-    absent = [name for name in NEEDED if shutil.which(name) is None]
-    if absent or os.geteuid() != 0:
-        print(f"not found: {', '.join(absent)}" if absent else "a cluster here needs root",
-              file=sys.stderr)  # fmt: skip
-        return 2
-    trace = read_swf(args.trace)
-    replays = [on_slurm(trace, day * DAY, args.hours * 3600, args.speed) for day in args.days]
+    if args.read:
+        replays = [replay for file in args.read for replay in load(file)]
+    else:
+        os.environ["PATH"] += ":/usr/sbin"
+        absent = [name for name in NEEDED if shutil.which(name) is None]
+        if absent or os.geteuid() != 0:
+            print(f"not found: {', '.join(absent)}" if absent else "a cluster here needs root",
+                  file=sys.stderr)  # fmt: skip
+            return 2
+        trace = read_swf(args.trace)
+        replays = [on_slurm(trace, day, args.hours * 3600, args.speed) for day in args.days]
     rows = []
     for policy in POLICIES:
-        compared = [compare(policy, trace.procs, *replay) for replay in replays]
-        for name, one in [
-            *zip(args.days, compared, strict=True),
-            ("all", [*itertools.chain(*compared)]),
-        ]:
-            for waited in (0, 60):
-                kept = [difference for difference, wait in one if wait >= waited]
-                rows.append({"policy": policy, "day": name, "waited": waited,
-                             **asdict(agreement(kept))})  # fmt: skip
+        compared = [compare(replay, simulate(policy, replay)) for replay in replays]
+        for name, one in zip([replay.day for replay in replays], compared, strict=True):
+            rows += summed(policy, f"{name:g}", one)
+        rows += summed(policy, "together", [*itertools.chain(*compared)])
+    for one, other in itertools.combinations(replays, 2):
+        if one.day == other.day:
+            starts = {s.job.number: s.start - other.zero + one.zero for s in other.seen}
+            rows += summed("Slurm again", f"{one.day:g}", compare(one, starts))
     show(rows)
     if args.json:
-        jobs = [[asdict(one) for one in seen] for seen, _ in replays]
-        about = {"speed": args.speed, "hours": args.hours, "days": args.days, "rows": rows}
-        about |= {"jobs": jobs, "last": [last for _, last in replays]}
-        text = json.dumps(about, indent=1)
-        args.json.write_text(text.replace("NaN", "null") + "\n")
+        about = {"replays": [asdict(replay) for replay in replays], "rows": rows}
+        args.json.write_text(json.dumps(about, indent=1).replace("NaN", "null") + "\n")
     return 0
+
+
+def load(file: Path) -> list[Replay]:
+    """Read the replays of an earlier run."""
+    data = json.loads(file.read_text(), parse_constant=float)
+
+    def known(values: dict) -> dict:
+        return {key: math.nan if value is None else value for key, value in values.items()}
+
+    return [
+        Replay(
+            **r | {"seen": [Seen(**known(s) | {"job": Job(**known(s["job"]))}) for s in r["seen"]]}
+        )
+        for r in data["replays"]
+    ]
+
+
+def summed(name: str, day: str, compared: list[tuple[float, float]]) -> list[dict]:
+    """Return a row for all jobs and one for those that waited."""
+    return [
+        {"scheduler": name, "day": day, "waited": waited,
+         **asdict(agreement([difference for difference, wait in compared if wait >= waited]))}
+        for waited in (0, 60)
+    ]  # fmt: skip
 
 
 def show(rows: list[dict]) -> None:
@@ -96,46 +134,45 @@ def show(rows: list[dict]) -> None:
     print("| --- | --- | --- |" + " ---: |" * 5)
     for r in rows:
         which = f"waited {r['waited']} s or more" if r["waited"] else "all"
-        day = r["day"] if isinstance(r["day"], str) else f"{r['day']:g}"
-        print(f"| {r['policy']} | {day} | {which} | {r['jobs']} | {r['median']:.0f} "
+        print(f"| {r['scheduler']} | {r['day']} | {which} | {r['jobs']} | {r['median']:.0f} "
               f"| {r['p90']:.0f} | {r['within_minute']:.0%} | {r['bias']:+.0f} |")  # fmt: skip
 
 
-def compare(policy: str, procs: int, seen: list[Seen], last: float) -> list[tuple[float, float]]:
-    """Return simulated - real start, and the wait in Slurm, of the jobs that came or queued, s.
-
-    A job that started in one of the two only counts with what it differs by at least.
-    """
+def simulate(policy: str, replay: Replay) -> dict[int, float]:
+    """Return the simulated starts of what Slurm was given, with the run times that it saw."""
     jobs = []
-    for s in sorted(seen, key=lambda s: (s.submit, s.order)):
+    for s in sorted(replay.seen, key=lambda s: (s.submit, s.order)):
         ran = max(1.0, s.end - s.start) if s.end == s.end else s.job.run
         jobs.append(Job(s.job.number, s.submit, s.job.procs, max(s.job.request, ran), ran))
-    machine = Machine(POLICIES[policy](procs), jobs)
-    simulated = run_until_started(machine, {job.number for job in jobs})
+    machine = Machine(POLICIES[policy](replay.procs), jobs)
+    return run_until_started(machine, {job.number for job in jobs})
+
+
+def compare(replay: Replay, starts: dict[int, float]) -> list[tuple[float, float]]:
+    """Return other - Slurm's start, and the wait in Slurm, of the jobs that came or queued, s.
+
+    A job that had not started in Slurm counts with what it differs by at least, or not at all if
+    it had not started in the other either.
+    """
     result = []
-    for s in seen:
-        real = s.start if s.start == s.start else math.inf
-        ours = simulated[s.job.number]
-        if not s.before and min(real, ours) <= last:
-            result.append((ours - min(real, last), min(real, last) - s.submit))
+    for s in replay.seen:
+        real = s.start if s.start == s.start else replay.last
+        other = starts[s.job.number]
+        other = other if other == other else replay.last
+        if not s.before and (s.start == s.start or other < replay.last):
+            result.append((other - real, real - s.submit))
     return result
 
 
-def on_slurm(trace: Trace, begin: float, length: float, speed: float) -> tuple[list[Seen], float]:
-    """Replay part of a trace on a real Slurm.
-
-    Returns
-    -------
-    seen : list of Seen
-    last : float
-        Time of the last look, on the fast clock.
-    """
+def on_slurm(trace: Trace, day: float, length: float, speed: float) -> Replay:
+    """Replay part of a trace on a real Slurm."""
+    begin = day * DAY
     ran = [(shorten(j, begin), True) for j in trace.jobs
            if j.logged_start <= begin < j.logged_start + j.run]  # fmt: skip
     queued = [(j, False) for j in trace.jobs if j.submit <= begin < j.logged_start]
     new = [(j, False) for j in trace.jobs if begin < j.submit <= begin + length]
     given = {j.number: (whole_minutes(j), before) for j, before in ran + queued + new}
-    print(f"day {begin / DAY:g}: {len(ran)} running, {len(queued)} waiting, {len(new)} to come; "
+    print(f"day {day:g}: {len(ran)} running, {len(queued)} waiting, {len(new)} to come; "
           f"{length / 3600:g} h in {length / speed:.0f} s", flush=True)  # fmt: skip
     with cluster(trace.procs, speed) as (folder, env):
 
@@ -179,7 +216,8 @@ def on_slurm(trace: Trace, begin: float, length: float, speed: float) -> tuple[l
     print(f"  {len(seen)} of {len(given)} in Slurm's records, ended {count}; submitted at most "
           f"{late:.0f} s late; ran {np.median(longer):.0f} s longer than asked (median), "
           f"{max(longer):.0f} s at most")  # fmt: skip
-    return [Seen(*given[number], *times) for number, times in seen.items()], last
+    jobs = [Seen(*given[number], *times) for number, times in seen.items()]
+    return Replay(day, trace.procs, min(s.submit for s in jobs), last, jobs)
 
 
 @contextmanager
