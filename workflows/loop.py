@@ -20,13 +20,11 @@ from typing import Any
 import numpy as np
 import structlog
 
-from apps.errors import OutOfTime
+from apps.errors import OutOfTime, SimulationError
 from apps.parsl_apps import Stages
 from apps.publish import PublishResult
 from apps.scenarios import Scenario
 from apps.simulate import SimulateResult, SimulateTask
-from apps.simulators.base import Case, Fidelity, Resources, simulation_digest
-from apps.simulators.registry import solver_version
 from apps.train import TrainResult, TrainTask
 from apps.validate import ValidateResult
 from edge_agent.contracts.failpoints import failpoint
@@ -36,11 +34,19 @@ from workflows.backfill.planner import Backlog
 from workflows.backlog import training_estimate, work_left
 from workflows.config import Campaign
 from workflows.decisions import REFERENCE, Finish, Plan, Standing, Tally, Train, decide
+from workflows.errors import CampaignError
 from workflows.layout import RunFolder
 from workflows.ledger import ROLES, CandidateRow, CandidateState, Ledger, Role
 from workflows.machine import Machine
 from workflows.steering import cover, next_scenarios, recent_winds
-from workflows.tasks import publication_task, required, training_task, validation_task
+from workflows.tasks import (
+    made_with,
+    publication_task,
+    required,
+    simulation_name,
+    training_task,
+    validation_task,
+)
 
 TICK_SECONDS = 0.2
 
@@ -214,7 +220,7 @@ class CampaignLoop:
         planned: list[tuple[int, str, Scenario]] = []
         while len(planned) < action.count:
             scenario = self._draw(action.role, number, winds)
-            digest = self._digest(scenario, action.role)
+            digest = simulation_name(self.campaign, self.site, scenario, action.role)
             if digest not in known:  # weather repeats itself: the next number then
                 known.add(digest)
                 planned.append((number, digest, scenario))
@@ -224,7 +230,7 @@ class CampaignLoop:
             # The same scenarios with the cheap solver: pairs, to learn and judge the correction.
             first = self.ledger.next_sequence("paired")
             twins = [
-                (first + i, self._digest(scenario, "paired"), scenario)
+                (first + i, simulation_name(self.campaign, self.site, scenario, "paired"), scenario)
                 for i, (_, _, scenario) in enumerate(planned)
             ]
             self._write_down("paired", twins, None)
@@ -242,21 +248,12 @@ class CampaignLoop:
         self.ledger.plan(role, planned, newest)
         self._pending[role in REFERENCE].extend((digest, s) for _, digest, s in planned)
 
-    def _made_with(self, role: Role) -> tuple[Fidelity, Resources]:
-        settings = self.campaign.reference if role in REFERENCE else self.campaign
-        return settings.fidelity, settings.resources
-
-    def _digest(self, scenario: Scenario, role: Role) -> str:
-        fidelity, resources = self._made_with(role)
-        case = Case(self.site, scenario, fidelity)
-        return simulation_digest(case, resources, solver_version(fidelity.simulator))
-
     def _submit_pending(self) -> None:
         while self._later and self._later[0][0] <= time.monotonic():
             self._submit(self._later.popleft()[1])
         for dear, pending in sorted(self._pending.items(), reverse=True):
             role: Role = "reference" if dear else "training"
-            fidelity, resources = self._made_with(role)
+            fidelity, resources = made_with(self.campaign, role)
             while pending:
                 tasks = sum(job.stage == "simulate" for job in self._in_flight.values())
                 if tasks >= self._depth:
@@ -310,6 +307,8 @@ class CampaignLoop:
         self._later.append((time.monotonic() + AGAIN_SECONDS, job))
 
     def _broken(self, job: _Job, error: BaseException) -> None:
+        if isinstance(error, SimulationError):  # the set-up, not the flow: none would run
+            raise CampaignError(str(error), stage=job.stage) from error
         if isinstance(error, OutOfTime):
             self.ledger.event("task_deferred", stage=job.stage, reason=str(error))
             self._again(job)

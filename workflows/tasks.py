@@ -8,17 +8,33 @@ from typing import TypeVar
 from apps.correction import Correction
 from apps.datasets import write_ensemble
 from apps.publish import PublishTask
+from apps.scenarios import Scenario
+from apps.simulators.base import Case, Fidelity, Resources, simulation_digest
+from apps.simulators.registry import solver_version
 from apps.train import TrainTask
 from apps.validate import ValidateTask
 from edge_agent.contracts.site import Site
 from workflows.backlog import training_estimate
 from workflows.config import Campaign
-from workflows.decisions import FROZEN
+from workflows.decisions import FROZEN, REFERENCE
 from workflows.errors import LedgerError
 from workflows.layout import RunFolder
 from workflows.ledger import CandidateRow, Ledger, Role, SimulationRow
 
 T = TypeVar("T")
+
+
+def made_with(campaign: Campaign, role: Role) -> tuple[Fidelity, Resources]:
+    """Return solver, grid and resources of a role's simulations."""
+    settings = campaign.reference if role in REFERENCE else campaign
+    return settings.fidelity, settings.resources
+
+
+def simulation_name(campaign: Campaign, site: Site, scenario: Scenario, role: Role) -> str:
+    """Return the digest of a role's simulation of a scenario."""
+    fidelity, resources = made_with(campaign, role)
+    version = solver_version(fidelity.simulator)
+    return simulation_digest(Case(site, scenario, fidelity), resources, version)
 
 
 def training_task(campaign: Campaign, site: Site, folder: RunFolder, ledger: Ledger) -> TrainTask:
