@@ -9,6 +9,8 @@ import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import structlog
+
 from edge_agent.contracts.storage import replacing
 
 _NOTE = "rbf-note.json"
@@ -53,9 +55,11 @@ def load(path: Path, folder: Path) -> Note | None:
             archive.extractall(folder, filter="data")
         return Note(**json.loads((folder / _NOTE).read_text()))
     except FileNotFoundError:
-        pass
-    except (OSError, EOFError, ValueError, TypeError, tarfile.TarError, zlib.error):
-        pass
+        pass  # the run has not been stopped before
+    except (OSError, EOFError, ValueError, TypeError, tarfile.TarError, zlib.error) as error:
+        structlog.get_logger().warning(
+            "checkpoint cannot be read, the run begins anew", path=str(path), error=str(error)
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return None
