@@ -21,6 +21,7 @@ import pydantic
 from pydantic import Field
 
 from apps.errors import PublishError
+from apps.repository import edits
 from apps.surrogates.base import WIND, WIND_STD
 from apps.train import MODEL, Candidate, read_candidate
 from apps.validate import VALIDATION, ValidateResult
@@ -106,12 +107,7 @@ class IndexWriter:
 
     def add(self, index: Index, ref: ReleaseRef, channel: Channel) -> None:
         """Replace the index by one that lists `ref` and points `channel` to it."""
-        new = index.model_copy(
-            update={
-                "releases": (*index.releases, ref),
-                "channels": index.channels | {channel: ref.version},
-            }
-        )
+        new = edits.promoted(edits.listed(index, ref), ref.version, channel)
         write_bytes(self._path, new.model_dump_json(indent=1).encode() + b"\n")
 
 

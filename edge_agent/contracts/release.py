@@ -22,8 +22,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class TargetFile(Contract):
     """One file of the repository's ``targets/``."""
 
-    path: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9_./-]*$")]
-    """Relative to ``targets/``; carries the version; the stored basename starts with the digest."""
+    path: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$")]
+    """Relative to ``targets/``; carries the version; the stored basename starts with the digest.
+
+    No part of it starts with a dot, so it cannot leave the folder."""
     sha256: Digest
     """Of the bytes."""
     length: Annotated[int, Field(ge=0)]

@@ -164,10 +164,13 @@ def publish_release(made: Made, channel: Channel = "stable") -> None:
     name = made.release.name
     index = Index.model_validate_json(path.read_bytes()) if path.exists() else Index(name=name)
     refs = {r.version: r for r in index.releases} | {made.ref.version: made.ref}
+    shown = {*index.history.get(channel, ()), index.channels.get(channel, 0)}
+    earlier = tuple(sorted(v for v in shown if 0 < v < made.ref.version))
     index = Index(
         name=name,
         releases=tuple(refs[v] for v in sorted(refs)),
         channels={**index.channels, channel: made.ref.version},
+        history=index.history | {channel: earlier},
     )
     storage.write_bytes(path, index.canonical_json())
 

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from edge_agent.agent import EdgeAgent
 from edge_agent.contracts.errors import DigestMismatch, NotReady, ReleaseError
@@ -81,7 +82,10 @@ def test_a_release_of_another_model_or_too_large_is_refused(tmp_path):
 
 def test_a_target_cannot_leave_the_repository(tmp_path):
     (tmp_path / "secret").write_bytes(b"x")
-    target = TargetFile(path="a/../../../secret", sha256=sha256(b"x"), length=1)
+    fields = {"path": "a/../../../secret", "sha256": sha256(b"x"), "length": 1}
+    with pytest.raises(ValidationError):
+        TargetFile(**fields)
+    target = TargetFile.model_construct(**fields)
     with pytest.raises(ReleaseError, match="leaves"):
         FolderSource(tmp_path / "repository").read(target)
 
