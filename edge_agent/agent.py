@@ -30,7 +30,8 @@ from edge_agent.prediction import Inputs, Prediction, as_rows, instant
 from edge_agent.process import hold_state, resident_bytes
 from edge_agent.slots import Slot, Slots, at_sensors
 from edge_agent.spool import Kept, Spool, SpooledReading
-from edge_agent.updates import FolderSource, ReleaseSource, clear_incoming
+from edge_agent.updates.source import FolderSource, ReleaseSource
+from edge_agent.updates.store import clear_incoming
 
 log = structlog.get_logger(__name__)
 

@@ -20,7 +20,9 @@ from edge_agent.contracts.repository import ReleaseRef
 from edge_agent.metrics import Counters
 from edge_agent.promotion import decide
 from edge_agent.slots import Slots
-from edge_agent.updates import ReleaseSource, fetch, prune
+from edge_agent.updates.fetch import fetch
+from edge_agent.updates.source import ReleaseSource
+from edge_agent.updates.store import prune
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

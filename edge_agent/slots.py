@@ -26,7 +26,7 @@ from edge_agent.inference import Model, load_model
 from edge_agent.journal import ActiveState, Journal, Swap
 from edge_agent.prediction import Prediction, SensorWind, instant
 from edge_agent.promotion import held_after_rollback
-from edge_agent.updates import StoredRelease, read_stored, stored_versions
+from edge_agent.updates.store import StoredRelease, read_stored, stored_versions
 
 log = structlog.get_logger(__name__)
 

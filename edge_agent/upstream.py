@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from edge_agent.backoff import pause
 from edge_agent.clock import Clock
 from edge_agent.contracts import storage
 from edge_agent.contracts.errors import RbfError, UpstreamError
@@ -147,20 +148,6 @@ def make_transport(settings: UpstreamSettings) -> Transport:
             msg = f"upstream.token_file: {settings.token_file} cannot be read: {error}"
             raise UpstreamError(msg, refused=False) from error
     return HttpTransport(settings.url, token, settings.timeout_seconds)
-
-
-def pause(failures: int, first: float, longest: float, chance: float) -> float:
-    """Return how long to wait after so many failures in a row, s.
-
-    Parameters
-    ----------
-    failures : int
-        At least 1.
-    first, longest : float, s
-    chance : float
-        In [0, 1): spreads agents that lost the same network at the same time.
-    """
-    return float(min(longest, first * 2.0 ** min(failures - 1, 30)) * (0.5 + chance / 2))
 
 
 class Upstream:

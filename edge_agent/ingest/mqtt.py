@@ -24,11 +24,11 @@ import msgspec
 import structlog
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge_agent.backoff import pause
 from edge_agent.contracts.errors import InvalidReading, SpoolError
 from edge_agent.contracts.observation import PredictionRecord, Reading
 from edge_agent.settings import MqttSettings
 from edge_agent.spool import Kept
-from edge_agent.upstream import pause
 
 log = structlog.get_logger(__name__)
 

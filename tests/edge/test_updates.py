@@ -11,7 +11,9 @@ from edge_agent.contracts.errors import DigestMismatch, NotReady, ReleaseError
 from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import TargetFile
 from edge_agent.contracts.repository import INDEX, Index, ReleaseRef
-from edge_agent.updates import FolderSource, fetch, read_stored, stored_versions
+from edge_agent.updates.fetch import fetch
+from edge_agent.updates.source import FolderSource
+from edge_agent.updates.store import read_stored, stored_versions
 
 from .releases import NAME, expected_wind, make_release, model_bytes
 

@@ -4,12 +4,13 @@ import threading
 
 import pytest
 
+from edge_agent.backoff import pause
 from edge_agent.clock import ManualClock
 from edge_agent.contracts.errors import SpoolError, UpstreamError
 from edge_agent.contracts.observation import PackedBatch
 from edge_agent.outbox import Outbox
 from edge_agent.settings import UpstreamSettings
-from edge_agent.upstream import FolderTransport, HttpTransport, Upstream, make_transport, pause
+from edge_agent.upstream import FolderTransport, HttpTransport, Upstream, make_transport
 from workflows.observations import ObservationStore, Receiver, take_folder
 
 from .conftest import checked, make_spool, reading
