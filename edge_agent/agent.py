@@ -1,7 +1,7 @@
-"""The agent in one process: a poller that swaps releases, a spool, and predictions.
+"""The agent in one process: releases fetched and swapped on threads of their own, and predictions.
 
-`EdgeAgent.predict` reads one reference and takes no lock; everything slow happens on the poller's
-thread or the spool's.
+`EdgeAgent.predict` reads one reference and takes no lock; everything slow happens on
+threads of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import structlog
 
+from edge_agent.changes import Changes
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.config import AgentConfig
 from edge_agent.contracts.errors import (
@@ -25,11 +26,11 @@ from edge_agent.contracts.errors import (
 from edge_agent.contracts.observation import Reading, check_reading
 from edge_agent.journal import Swap
 from edge_agent.metrics import Counters
-from edge_agent.poller import Poller
 from edge_agent.prediction import Inputs, Prediction, as_rows, instant
 from edge_agent.process import hold_state, resident_bytes
 from edge_agent.slots import Slot, Slots, at_sensors
 from edge_agent.spool import Kept, Spool, SpooledReading
+from edge_agent.updates.poller import Poller
 from edge_agent.updates.source import FolderSource, ReleaseSource
 from edge_agent.updates.store import clear_incoming
 
@@ -71,12 +72,13 @@ class EdgeAgent:
         self._slots: Slots
         self._spool: Spool
         self._lock_file: int | None = None
+        self._changes: Changes
         self._poller: Poller
         self._running = False
         self._newest: tuple[float, str] | None = None
         self._last_staleness: float | None = None
         self.after_swap: Callable[[], None] = lambda: None
-        """Called on the poller's thread after each swap; to be set before `start`."""
+        """Called on the changes' thread after each swap; to be set before `start`."""
         self.observers: list[Observer] = []
         """See `observe`; each must return within microseconds (queue the work elsewhere)."""
         self.gauges: dict[str, tuple[str, Callable[[], float | None]]] = {}
@@ -118,13 +120,15 @@ class EdgeAgent:
         except BaseException:
             self._release_lock()
             raise
+        self._changes = Changes(config, self.clock, self._slots, self.counters, self.after_swap)
+        self._changes.start()
         self._poller = Poller(
             config,
             self.clock,
             self._source,
-            self._slots,
+            self._changes,
+            self._slots.releases,
             self.counters,
-            self.after_swap,
         )
         self._poller.start()
         self._running = True
@@ -136,6 +140,7 @@ class EdgeAgent:
             return
         self._running = False
         self._poller.stop()
+        self._changes.stop()
         self._spool.close()
         self._release_lock()
 
@@ -173,7 +178,7 @@ class EdgeAgent:
     @property
     def refused(self) -> list[dict[str, Any]]:
         """Releases refused since the start: ``version`` and ``reason``."""
-        return [{"version": v, "reason": r} for v, r in list(self._poller.refusals.items())]
+        return [{"version": v, "reason": r} for v, r in list(self._changes.refusals.items())]
 
     @property
     def held(self) -> int | None:
@@ -334,11 +339,11 @@ class EdgeAgent:
         by : str
             Who asks, for the audit record.
         """
-        return self._poller.command("rollback", self._poller.rollback, by=by)
+        return self._changes.command("rollback", self._changes.rollback, by=by)
 
     def pull(self, *, by: str = "in-process") -> Future[int | None]:
         """Ask for a look at the repository now; the future gives the version that then serves."""
-        return self._poller.command("pull", self._poller.poll, by=by)
+        return self._poller.pull(by=by)
 
     def status(self) -> dict[str, Any]:
         """Return what the agent is and has done, as JSON values; times in s."""

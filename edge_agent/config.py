@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import socket
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -10,11 +12,16 @@ from pydantic import Field, model_validator
 
 from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.model import Contract
-from edge_agent.contracts.repository import Channel
+from edge_agent.contracts.repository import Channel, DeviceId
 from edge_agent.settings import IngestSettings, MonitorSettings, MqttSettings, UpstreamSettings
 
 #: Longest path of a Unix socket, bytes: ``sun_path`` holds 108 with the closing NUL.
 SOCKET_PATH_BYTES = 107
+
+
+def host_name() -> str:
+    """Return this host's name, with whatever a device's name cannot hold replaced by a dash."""
+    return re.sub(r"[^A-Za-z0-9_.:-]", "-", socket.gethostname()).lstrip("_.:-")[:128] or "device"
 
 
 class AgentConfig(Contract):
@@ -29,6 +36,8 @@ class AgentConfig(Contract):
     """Folder of the release repository; it need not exist yet."""
     state: Path
     """Folder of the agent's own state: releases, spool, journal, lock. One agent per folder."""
+    device: DeviceId = Field(default_factory=host_name)
+    """Name of this device, for rollouts and pins; the host's name if none."""
     channel: Channel = "stable"
     """Which channel of the repository to follow."""
     host: str = "127.0.0.1"

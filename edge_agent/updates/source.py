@@ -14,9 +14,7 @@ from edge_agent.contracts.release import TargetFile
 from edge_agent.contracts.repository import (
     INDEX,
     TARGETS,
-    Channel,
     Index,
-    ReleaseRef,
     target_file,
 )
 from edge_agent.updates.store import parse, read_bounded
@@ -27,8 +25,8 @@ MAX_INDEX_BYTES = 16 * 2**20
 class ReleaseSource(Protocol):
     """Where releases come from."""
 
-    def current(self, name: str, channel: Channel) -> ReleaseRef | None:
-        """Return what the channel of model `name` points to, or none.
+    def index(self, name: str) -> Index:
+        """Return what releases of model `name` there are, and who gets which.
 
         Raises
         ------
@@ -62,18 +60,14 @@ class FolderSource:
     def __init__(self, repository: Path) -> None:
         self._repository = repository
 
-    def current(self, name: str, channel: Channel) -> ReleaseRef | None:
-        """Read the index; see `ReleaseSource.current`."""
+    def index(self, name: str) -> Index:
+        """Read the index; see `ReleaseSource.index`."""
         path = self._repository / INDEX
         index = parse(Index, read_bounded(path, MAX_INDEX_BYTES), str(path))
         if index.name != name:
             msg = f"{path} is of model {index.name!r}, this agent serves {name!r}"
             raise ReleaseError(msg, reason="name")
-        ref = index.current(channel)
-        if ref is None and channel in index.channels:
-            msg = f"{path}: channel {channel} points to a version that is not listed"
-            raise ReleaseError(msg, reason="index")
-        return ref
+        return index
 
     def read(self, target: TargetFile) -> bytes:
         """Read a target; see `ReleaseSource.read`."""
