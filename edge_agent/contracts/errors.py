@@ -12,6 +12,7 @@ The tree::
     ├── Unauthorised        the token is missing or wrong
     ├── ReleaseError        a release that cannot be served
     │   ├── DigestMismatch  bytes differ from what the manifest promises
+    │   ├── DeltaError      a delta that does not make the model that it promises
     │   ├── GoldenMismatch  the model does not reproduce its golden examples
     │   └── NoSuchRelease   a version that is not there
     ├── SpoolError          readings that cannot be kept now: disk failing or queue full
@@ -94,6 +95,10 @@ class ReleaseError(RbfError):
 
 class DigestMismatch(ReleaseError):
     """A file's bytes differ from what its manifest promises."""
+
+
+class DeltaError(ReleaseError):
+    """A delta cannot be used; ``.reason`` tells why, and the full file is the way out."""
 
 
 class GoldenMismatch(ReleaseError):

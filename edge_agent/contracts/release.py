@@ -104,6 +104,19 @@ class Golden(Contract):
     """m/s."""
 
 
+class Delta(Contract):
+    """A shorter way to the model, for devices that have the one before."""
+
+    base_version: Annotated[int, Field(ge=1)]
+    """Release that it starts from."""
+    base_sha256: Digest
+    """Of that release's model."""
+    file: TargetFile
+    """In the format of `edge_agent.contracts.delta`; makes the model, bit for bit."""
+    bits: Annotated[int, Field(ge=2, le=8)]
+    """Bits of a weight's difference before packing."""
+
+
 class Release(Contract):
     """A published surrogate."""
 
@@ -131,6 +144,8 @@ class Release(Contract):
     """Interior sensors of the site."""
     model: TargetFile
     """The ONNX file."""
+    delta: Delta | None = None
+    """Its difference to an earlier release's; none if only the full file is worth it."""
     golden: Golden
     """Examples to run before serving."""
     training: TrainingData
@@ -146,4 +161,5 @@ class Release(Contract):
 
     def files(self) -> tuple[TargetFile, ...]:
         """Return every file of the release but the manifest."""
-        return (self.model, self.golden.inputs, *self.golden.outputs.values())
+        delta = () if self.delta is None else (self.delta.file,)
+        return (self.model, *delta, self.golden.inputs, *self.golden.outputs.values())
