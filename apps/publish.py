@@ -228,6 +228,7 @@ def _release(
             absolute_tolerance=GOLDEN_TOLERANCE,
         ),
         training=candidate.training,
+        site_state=candidate.site_state,
         frozen_sets=validation.frozen_sets,
         scores=validation.scores,
         uncertainty=validation.uncertainty,

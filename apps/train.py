@@ -24,6 +24,7 @@ from edge_agent.contracts.features import FeatureMap, InputVariable, MastLogLaw
 from edge_agent.contracts.model import Contract, canonical_json, sha256
 from edge_agent.contracts.release import Digest, TrainingData
 from edge_agent.contracts.site import Site
+from edge_agent.contracts.site_state import SiteState
 from edge_agent.contracts.storage import fsync, write_bytes
 
 MODEL = "model.onnx"
@@ -53,6 +54,8 @@ class TrainTask(Contract):
     """Data time of the newest reading that steered the simulations."""
     correction: Correction | None = None
     """Pairs that correct the simulations; none if they are taken as they are."""
+    site_state: SiteState | None = None
+    """Estimated state of the house that the simulations were made for; goes into the release."""
     expected_seconds: Annotated[float, Field(ge=0)] = 0.0
     """What the training is expected to take, s; not begun in a block that ends before."""
 
@@ -66,23 +69,22 @@ class TrainTask(Contract):
         """
         settings = family_settings(self.family, self.settings)
         until = self.data_until
-        return sha256(
-            canonical_json(
-                {
-                    "site": self.site.content_digest(),
-                    "family": self.family,
-                    "code_version": family(self.family).version,
-                    "settings": settings.model_dump(mode="json"),
-                    "digests": sorted(self.digests),
-                    "seed": self.seed,
-                    "threads": self.threads,
-                    "data_until": None if until is None else until.isoformat(),
-                    "correction": None
-                    if self.correction is None
-                    else self.correction.model_dump(mode="json"),
-                }
-            )
-        )
+        known = {
+            "site": self.site.content_digest(),
+            "family": self.family,
+            "code_version": family(self.family).version,
+            "settings": settings.model_dump(mode="json"),
+            "digests": sorted(self.digests),
+            "seed": self.seed,
+            "threads": self.threads,
+            "data_until": None if until is None else until.isoformat(),
+            "correction": None
+            if self.correction is None
+            else self.correction.model_dump(mode="json"),
+        }
+        if self.site_state is not None:  # candidates without one keep their names
+            known["site_state"] = self.site_state.model_dump(mode="json")
+        return sha256(canonical_json(known))
 
 
 class TrainResult(Contract):
@@ -123,6 +125,8 @@ class Candidate(Contract):
     """Training simulations, sorted."""
     correction: Correction | None = None
     """Pairs that corrected them."""
+    site_state: SiteState | None = None
+    """State of the house that they were made for."""
     training: TrainingData
     """The same in short, as releases carry it."""
     feature_map: FeatureMap
@@ -195,6 +199,7 @@ def train(task: TrainTask, control: Control | None = None) -> TrainResult:
         threads=task.threads,
         simulations=tuple(sorted(task.digests)),
         correction=task.correction,
+        site_state=task.site_state,
         training=TrainingData(
             digest=set_digest(task.digests),
             size=len(task.digests),

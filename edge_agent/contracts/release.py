@@ -14,6 +14,7 @@ from pydantic import Field
 from edge_agent.contracts.features import FeatureMap, InputVariable
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.site import Grid, InteriorSensor
+from edge_agent.contracts.site_state import SiteState
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -150,6 +151,8 @@ class Release(Contract):
     """Examples to run before serving."""
     training: TrainingData
     """What it learnt from."""
+    site_state: SiteState | None = None
+    """State of the house that its simulations were made for; none: as in the site file."""
     frozen_sets: dict[Literal["selection", "calibration", "evaluation"], FrozenSet]
     """The three disjoint frozen sets."""
     scores: dict[Literal["selection", "evaluation"], ScoreSet]
