@@ -1,8 +1,8 @@
 """Estimate the state of the screens from the interior sensors' readings.
 
 Dusty screens let less wind in. A table of simulated wind speeds at the sensors, for screens of
-several losses, says how much; the loss factor whose speeds fit the readings of the last days best is
-the estimate. What else slows the wind (a canopy that grows) is told as loss too: the factor is
+several losses, says how much; the loss factor whose speeds fit the readings of the last days best
+is the estimate. What else slows the wind (a canopy that grows) is told as loss too: the factor is
 *effective*.
 
 The estimator is least squares on the logarithm of speed: with m the measured and p(f) the tabulated

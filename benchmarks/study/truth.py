@@ -5,9 +5,9 @@ an hour on one core) and writes ``data/study/truth.npz``. Kill it anywhere: fini
 again.
 
 The solver is the embedded one on a grid twice as fine, along every axis, as any training run.
-Every four hours of the record are simulated as they were, with the house as `benchmarks.study.moving`
-has it then; 128 scenarios of a low-discrepancy cover, with the house as on the first day, are the
-frozen evaluation set.
+Every four hours of the record are simulated as they were, with the house as
+`benchmarks.study.moving` has it then; 128 scenarios of a low-discrepancy cover, with the house as
+on the first day, are the frozen evaluation set.
 """
 
 from __future__ import annotations
