@@ -4,8 +4,11 @@
 
 For each peer, the floor (``InferenceSession.run`` in this process), the agent's transports and the
 peer take turns of some hundred requests, so that whatever else the machine does falls on all of
-them; ratios are to the floor of the same turns. Peers are installed from PyPI into virtual
-environments under ``--cache``; one that cannot be installed or started is named.
+them; ratios are to the floor of the same turns. The agent runs with ``wake_latency_us = 0``, which
+keeps the machine's processors from sleeping, for the peers' benefit too; then once more without it:
+on an idle virtual machine a sleeping client alone is woken 40 us late. Peers
+are installed from PyPI into virtual environments under ``--cache``; one that cannot be installed or
+started is named.
 """
 
 from __future__ import annotations
@@ -78,11 +81,12 @@ def interleave(contestants: dict[str, Callable[[], Any]], rounds: int, each: int
 
 
 @contextmanager
-def serving(folder: Path, kind: str) -> Iterator[tuple[str, str, EdgeAgent]]:
+def serving(folder: Path, kind: str, *, awake: bool) -> Iterator[tuple[str, str, EdgeAgent]]:
     """Yield socket path and host:port of an agent process, and an agent in this process."""
     edge_models.write_release(folder / "repository", 1, kind)
     text = f'name = "{edge_models.NAME}"\nrepository = "repository"\n'
     config = folder / "edge.toml"
+    text += "wake_latency_us = 0\n" if awake else ""
     config.write_text(text + 'state = "state"\n')
     with (folder / "agent.log").open("w") as log:
         process = subprocess.Popen(
@@ -165,7 +169,7 @@ def measure_model(kind: str, options: argparse.Namespace, tmp: Path) -> dict[str
     session = ort.InferenceSession(data, session_options, providers=["CPUExecutionProvider"])
     rows: dict[str, Any] = {}
     folder = tmp / kind
-    with serving(folder, kind) as (unix, http, agent):
+    with serving(folder, kind, awake=True) as (unix, http, agent):
         floor = lambda: session.run(None, {"inputs": INPUTS})  # noqa: E731
         own: dict[str, Callable[[], Any]] = {
             FLOOR: floor,
@@ -191,6 +195,13 @@ def measure_model(kind: str, options: argparse.Namespace, tmp: Path) -> dict[str
         for name in options.peers:
             title = venvs.PEERS[name].title
             rows[title] = measure_peer(name, floor, http, model, options, tmp)
+    with serving(tmp / f"{kind}-asleep", kind, awake=False) as (unix, http, _):
+        asleep = {FLOOR: floor, UNIX: caller("oip", unix), HTTP: caller("oip", http)}
+        found = interleave(asleep, options.rounds, options.each)
+        print("  processors may sleep (no wake_latency_us):")
+        for name in (UNIX, HTTP):
+            row = rows[f"{name}, processors may sleep"] = summary(found[name], found[FLOOR])
+            show(name, row)
     return rows
 
 

@@ -4,8 +4,10 @@
 
 Closed-loop clients (processes of their own) ask an agent over its Unix socket. Arms take turns:
 without swaps, with swaps, without again; the two without give the ratio that no swap causes (A/A),
-against which the ratio with swaps (A/B) is to be read. Then memory: resident size after 10 and
-after 200 swaps.
+against which the ratio with swaps (A/B) is to be read. In the field releases are published on
+another machine; here that costs this machine's cores. So every arm publishes as often and sends the
+agent as many ``pull`` commands, but without swaps the releases go to a folder that nobody follows.
+Then memory: resident size after 10 and after 200 swaps.
 """
 
 from __future__ import annotations
@@ -70,8 +72,10 @@ class Bench:
 
     def __init__(self, tmp: Path, kind: str, clients: int, per_client: int) -> None:
         self.repository = tmp / "repository"
+        self.elsewhere = tmp / "elsewhere"
         self.kind = kind
         self.version = 1
+        self.version_elsewhere = 0
         edge_models.write_release(self.repository, 1, kind)
         config = tmp / "edge.toml"
         config.write_text(
@@ -100,6 +104,18 @@ class Bench:
         for version in range(self.version + 1, self.version + count + 1):
             edge_models.write_release(self.repository, version, self.kind, publish=False)
 
+    def prepare_elsewhere(self, count: int) -> None:
+        """Write the next releases of the folder that nobody follows."""
+        first = self.version_elsewhere + 1
+        for version in range(first, first + count):
+            edge_models.write_release(self.elsewhere, version, self.kind, publish=False)
+
+    def no_swap(self) -> None:
+        """Do all that `swap` does but give the agent a release."""
+        self.version_elsewhere += 1
+        edge_models.publish_release(self.elsewhere, self.version_elsewhere)
+        self.remote.pull()
+
     def swap(self) -> float:
         """Publish the next release and have it swapped in; return how long it took, s."""
         self.version += 1
@@ -112,14 +128,17 @@ class Bench:
             raise RuntimeError(msg)
         return took
 
-    def arm(self, swaps: int, spacing: float) -> Arm:
-        """Let the clients run, and swap meanwhile."""
+    def arm(self, swaps: int, spacing: float, *, without: int = 0) -> Arm:
+        """Let the clients run, and swap meanwhile, or do all but swap `without` times."""
         for pipe in self._pipes:
             pipe.send(True)
         time.sleep(0.2)
         took = []
         for _ in range(swaps):
             took.append(self.swap())
+            time.sleep(spacing)
+        for _ in range(without):
+            self.no_swap()
             time.sleep(spacing)
         for pipe in self._pipes:
             pipe.send("stop")
@@ -190,9 +209,10 @@ def main() -> None:
         spacing = options.spacing or max(0.05, seconds / max(1, options.swaps) - 0.03)
         for repeat in range(options.repeats):
             bench.prepare(options.swaps)
-            before = bench.arm(0, 0.0)
+            bench.prepare_elsewhere(2 * options.swaps)
+            before = bench.arm(0, spacing, without=options.swaps)
             during = bench.arm(options.swaps, spacing)
-            after = bench.arm(0, 0.0)
+            after = bench.arm(0, spacing, without=options.swaps)
             rows = {k: describe(a) for k, a in zip("ABa", (before, during, after), strict=True)}
             quiet = np.concatenate([before.latencies, after.latencies])
             rows["A/A"] = rows["a"]["p999_us"] / rows["A"]["p999_us"]

@@ -66,6 +66,9 @@ class AgentConfig(Contract):
     """Requests waiting at once; those beyond it are refused immediately with 503."""
     latency_objective_ms: Annotated[float, Field(ge=0)] = 10.0
     """Longest run, ms, for which waiting requests may be put together; 0 never does it."""
+    wake_latency_us: Annotated[int, Field(ge=0)] | None = None
+    """Longest time, us, that a sleeping processor may take to wake: 0 keeps it from sleeping. Costs
+    power; needs to write ``/dev/cpu_dma_latency``. None leaves it to the system."""
     tls_certificate: Path | None = None
     """Certificate chain for HTTP, PEM; with `tls_key`, HTTP becomes HTTPS."""
     tls_key: Path | None = None

@@ -16,6 +16,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.contracts import storage
 from edge_agent.contracts.model import Contract, canonical_json
 from edge_agent.field import FieldServices
+from edge_agent.scheduling import SHORTEST_SLICE, ask_for_slice, awake
 from edge_agent.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
@@ -77,8 +78,12 @@ def run(config: AgentConfig) -> None:
     # A thread that wants the interpreter waits this long before it asks for it: at the default of
     # 5 ms a request would wait so long for the thread that loads a release.
     sys.setswitchinterval(SWITCH_SECONDS)
+    # Threads started from here on inherit it.
+    ask_for_slice(SHORTEST_SLICE)
     with contextlib.ExitStack() as closing:
         closing.callback(watchdog.close)
+        if config.wake_latency_us is not None:
+            closing.enter_context(awake(config.wake_latency_us))
         agent = EdgeAgent(config)
         agent.start()
         closing.callback(agent.close)

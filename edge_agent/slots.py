@@ -69,8 +69,9 @@ class Slot:
     """Wall time, s since the Unix epoch."""
 
 
-#: Runs of each size, and rows of the larger size, from which a release's cost is worked out.
-MEASURED_RUNS, MEASURED_ROWS = 4, 8
+#: Runs of each size, and rows of the larger size, from which a release's cost is worked out. Few,
+#: because they take processor time from requests under way.
+MEASURED_RUNS, MEASURED_ROWS = 2, 4
 #: Below this, s, a run keeps the interpreter lock: giving it up for so short a time only lets
 #: another thread take it, for up to a switch interval (p99 beside a busy thread: 93 us held, 190 us
 #: not).
