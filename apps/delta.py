@@ -48,8 +48,9 @@ class Made(NamedTuple):
 def make_delta(base: bytes, model: bytes, bits: int) -> Made:
     """Return the delta that turns `base` into nearly `model`, and what it really makes.
 
-    Bytes between the tensors, tensors that the base does not have and values that are not finite
-    go as they are, so the delta is right for any two models, and small for two of one structure.
+    Bytes between the tensors and values that are not finite go as they are; a tensor that the base
+    does not have, or that is nearer to nought than to what it was, is rounded as it is. So there is
+    a delta for any two models; whether it is small and near enough is the caller's to judge.
 
     Parameters
     ----------
@@ -70,12 +71,15 @@ def make_delta(base: bytes, model: bytes, bits: int) -> Made:
     known = {tensor.name: tensor for tensor in float_tensors(base)}
     done = done_base = 0
     for tensor in float_tensors(model):
-        before = known.get(tensor.name)
-        if before is None or before.start < done_base or not _alike(before, tensor):
+        if tensor.stop - tensor.start < 4 * MIN_VALUES:
             continue
-        parts.bytes_between(base, done_base, before.start, model[done : tensor.start])
+        before = known.get(tensor.name)
+        if before is not None and before.start < done_base:
+            before = None  # the order has changed
+        until = done_base if before is None else before.start
+        parts.bytes_between(base, done_base, until, model[done : tensor.start])
         result[tensor.start : tensor.stop] = parts.tensor(base, before, model, tensor, bits)
-        done, done_base = tensor.stop, before.stop
+        done, done_base = tensor.stop, until if before is None else before.stop
     parts.bytes_between(base, done_base, len(base), model[done:])
     rebuilt = bytes(result)
     delta = parts.pack(base, rebuilt)
@@ -138,20 +142,29 @@ class _Parts:
         self.literal(wanted[head : len(wanted) - tail])
         self.copy(stop - tail, tail)
 
-    def tensor(self, base: bytes, before: Tensor, model: bytes, tensor: Tensor, bits: int) -> bytes:
+    def tensor(
+        self, base: bytes, before: Tensor | None, model: bytes, tensor: Tensor, bits: int
+    ) -> bytes:
         """Make a tensor nearly what it is in `model`; return the bytes that it really becomes."""
         wanted = model[tensor.start : tensor.stop]
-        if base[before.start : before.stop] == wanted:
+        if before is not None and base[before.start : before.stop] == wanted:
             self.copy(before.start, len(wanted))
             return wanted
-        old = np.frombuffer(base[before.start : before.stop], "<f4").reshape(before.shape)
-        start, end = fitted(old, tensor.shape), np.frombuffer(wanted, "<f4")
-        difference = end.astype(float) - start
+        step = Scaled(0, (), tensor.shape, BLOCK)
+        start = fitted(base, 0, (), tensor.shape)
+        end = np.frombuffer(wanted, "<f4")
+        difference = end.astype(float)
+        if before is not None and _alike(before, tensor):
+            old = fitted(base, before.start, before.shape, tensor.shape)
+            # Retrained from scratch, weights may be nearer to nought than to what they were.
+            if not np.linalg.norm(end - old.astype(float)) > np.linalg.norm(difference):
+                start, difference = old, end - old.astype(float)
+                step = Scaled(before.start, before.shape, tensor.shape, BLOCK)
         if not np.isfinite(difference).all():
             self.literal(wanted)
             return wanted
         codes, scales = quantise(difference, bits)
-        self.steps.append(Scaled(before.start, before.shape, tensor.shape, BLOCK))
+        self.steps.append(step)
         self.codes.append(codes)
         self.scales.append(scales)
         return add_scaled(start, codes, bfloat16_values(scales), BLOCK).tobytes()
@@ -169,8 +182,7 @@ class _Parts:
 
 def _alike(before: Tensor, tensor: Tensor) -> bool:
     """Tell whether a difference makes sense."""
-    small = min(t.stop - t.start for t in (before, tensor)) < 4 * MIN_VALUES
-    return not small and len(before.shape) == len(tensor.shape)
+    return before.stop > before.start and len(before.shape) == len(tensor.shape)
 
 
 def _common(a: bytes, b: bytes) -> int:

@@ -77,7 +77,7 @@ class Scaled(msgspec.Struct, frozen=True, array_like=True, tag=2):
     offset: Count
     """First byte of the tensor in the base."""
     base_shape: Shape
-    """Its shape there; as many dimensions as `shape`."""
+    """Its shape there: as many dimensions as `shape`; empty if the codes start from nought."""
     shape: Shape
     """Shape in the result, C order."""
     block: Size
@@ -209,9 +209,10 @@ def _check(steps: list[Step], rest: int, head: Head) -> _Plan:
             taken, length = 0, step.length
             literals += length
         else:
-            if len(step.base_shape) != len(step.shape):
+            if len(step.base_shape) not in {0, len(step.shape)}:
                 raise _broken("a tensor has changed its dimensions")
-            taken, length = step.offset + 4 * math.prod(step.base_shape), 4 * step.size
+            of_base = 4 * math.prod(step.base_shape) if step.base_shape else 0
+            taken, length = step.offset + of_base, 4 * step.size
             scales += step.scales
             codes += step.size
         made += length
@@ -236,9 +237,8 @@ def _build(
             made = np.frombuffer(rest, np.uint8, step.length, offset=literal)
             literal += step.length
         else:
-            of_base = np.frombuffer(base, "<f4", math.prod(step.base_shape), offset=step.offset)
             made = add_scaled(
-                fitted(of_base.reshape(step.base_shape), step.shape),
+                fitted(base, step.offset, step.base_shape, step.shape),
                 codes[code : code + step.size],
                 scales[scale : scale + step.scales],
                 step.block,
@@ -250,12 +250,23 @@ def _build(
     return result.tobytes()
 
 
-def fitted(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a float32 tensor cut, or filled up with noughts, to `shape`; flat."""
-    if tensor.shape == shape:
-        return np.asarray(tensor.reshape(-1))
+def fitted(
+    base: bytes, offset: int, base_shape: tuple[int, ...], shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return a tensor of the base cut, or filled up with noughts, to `shape`.
+
+    Returns
+    -------
+    (n,) float32
+        Flat, C order; all noughts if `base_shape` is empty.
+    """
+    if not base_shape:
+        return np.zeros(math.prod(shape), "<f4")
+    tensor = np.frombuffer(base, "<f4", math.prod(base_shape), offset=offset).reshape(base_shape)
+    if base_shape == shape:
+        return tensor.reshape(-1)
     out = np.zeros(shape, "<f4")
-    common = tuple(slice(0, min(a, b)) for a, b in zip(tensor.shape, shape, strict=True))
+    common = tuple(slice(0, min(a, b)) for a, b in zip(base_shape, shape, strict=True))
     out[common] = tensor[common]
     return out.reshape(-1)
 

@@ -76,6 +76,14 @@ def test_a_tensor_that_grew_counts_what_the_base_lacks_as_nought():
     )
 
 
+def test_codes_may_start_from_nought():
+    codes = np.full(24, ZERO + 3, np.uint8)
+    result = np.full(24, 3 * 2**-7, "<f4").tobytes()
+    steps = [Scaled(0, (), (2, 12), 24)]
+    delta = packed(steps, b"", SCALE[:1].tobytes(), codes.tobytes(), result=result)
+    assert apply(BASE, delta) == result
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     base=st.floats(width=32, allow_nan=False, allow_infinity=False),

@@ -99,7 +99,7 @@ def test_tensors_that_grew_keep_what_they_had():
     assert len(made.delta) < len(made.model) / 15
 
 
-def test_another_structure_is_sent_as_it_is():
+def test_another_structure_is_rounded_as_it_is():
     base, new = weights(), weights(3)
     new["c"] = new.pop("a").reshape(-1)
     new["b"] = new["b"].astype(np.float64)
@@ -109,8 +109,15 @@ def test_another_structure_is_sent_as_it_is():
         made = make_delta(model(one), model(two, nodes=3), 4)
         assert apply(model(one), made.delta) == made.model
         for name, value in values(made.model).items():
-            if name not in one or one[name].dtype != two[name].dtype or name == "d":
-                assert np.array_equal(value, two[name], equal_nan=True)
+            exact = two[name].dtype != np.float32 or two[name].size < 16 or name == "d"
+            step = 0 if exact else 1.01 * np.abs(two[name]).max() / 14
+            assert np.allclose(value, two[name], rtol=0, atol=step, equal_nan=True)
+
+
+def test_what_is_nearer_to_nought_than_to_the_base_is_rounded_as_it_is():
+    base, new = weights(scale=100.0), weights(4)
+    made = make_delta(model(base), model(new), 4)
+    assert np.abs(values(made.model)["a"] - new["a"]).max() <= np.abs(new["a"]).max() / 13
 
 
 @settings(max_examples=60, deadline=None)
