@@ -31,7 +31,7 @@ from edge_agent.process import hold_state, resident_bytes
 from edge_agent.slots import Slot, Slots, at_sensors
 from edge_agent.spool import Kept, Spool, SpooledReading
 from edge_agent.updates.poller import Poller
-from edge_agent.updates.source import FolderSource, ReleaseSource
+from edge_agent.updates.source import ReleaseSource, make_source
 from edge_agent.updates.store import clear_incoming
 
 log = structlog.get_logger(__name__)
@@ -54,7 +54,7 @@ class EdgeAgent:
     config : AgentConfig
     clock : Clock, optional
     source : ReleaseSource, optional
-        Where releases come from; the configured repository folder by default.
+        Where releases come from; the configured repository by default.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class EdgeAgent:
         self.clock: Clock = clock or SystemClock()
         self.counters = Counters()
         self.started_at = self.clock.now()
-        self._source = source or FolderSource(config.repository)
+        self.source: ReleaseSource = source or make_source(config, self.clock)
+        """Where releases come from."""
         self._slots: Slots
         self._spool: Spool
         self._lock_file: int | None = None
@@ -125,9 +126,8 @@ class EdgeAgent:
         self._poller = Poller(
             config,
             self.clock,
-            self._source,
+            self.source,
             self._changes,
-            self._slots.releases,
             self.counters,
         )
         self._poller.start()
@@ -360,6 +360,7 @@ class EdgeAgent:
             "held": self._slots.held,
             "refused": self.refused,
             "source_trouble": self._poller.trouble,
+            "updates": self._poller.status(),
             "counters": self.counters.as_dict(),
             "latency_ms": self.counters.latencies.summary(),
             "staleness_seconds": self._last_staleness,

@@ -13,7 +13,13 @@ from pydantic import Field, model_validator
 from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.repository import Channel, DeviceId
-from edge_agent.settings import IngestSettings, MonitorSettings, MqttSettings, UpstreamSettings
+from edge_agent.settings import (
+    IngestSettings,
+    MonitorSettings,
+    MqttSettings,
+    UpdateSettings,
+    UpstreamSettings,
+)
 
 #: Longest path of a Unix socket, bytes: ``sun_path`` holds 108 with the closing NUL.
 SOCKET_PATH_BYTES = 107
@@ -38,6 +44,9 @@ class AgentConfig(Contract):
     """Folder of the agent's own state: releases, spool, journal, lock. One agent per folder."""
     device: DeviceId = Field(default_factory=host_name)
     """Name of this device, for rollouts and pins; the host's name if none."""
+    root: Path | None = None
+    """The first root of the repository's signed metadata (``metadata/1.root.json``), brought to the
+    device by hand: whatever it does not vouch for, step by step, is refused."""
     channel: Channel = "stable"
     """Which channel of the repository to follow."""
     host: str = "127.0.0.1"
@@ -47,7 +56,7 @@ class AgentConfig(Contract):
     unix_socket: Path | None = None
     """Path of the Unix socket, at most 107 bytes; none means ``agent.sock`` in the state folder."""
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
-    """Time between looks at the repository, s."""
+    """Time between looks at the repository, s; see ``updates.jitter``."""
     keep_releases: Annotated[int, Field(ge=2)] = 5
     """Downloaded releases kept on disk; the active and the previous one are always kept."""
     warm_up_runs: Annotated[int, Field(ge=0)] = 5
@@ -86,6 +95,8 @@ class AgentConfig(Contract):
     spool_queue: Annotated[int, Field(gt=0)] = 10_000
     """Messages waiting for the disk; beyond it readings are refused with 503."""
 
+    updates: UpdateSettings = UpdateSettings()
+    """How releases are fetched."""
     ingest: IngestSettings = IngestSettings()
     """How readings are checked and brought together."""
     mqtt: MqttSettings | None = None
@@ -126,11 +137,12 @@ class AgentConfig(Contract):
         paths: dict[str, object] = {
             "repository": (folder / config.repository).resolve(),
             "state": (folder / config.state).resolve(),
+            "updates": config.updates.within(folder),
             "mqtt": config.mqtt and config.mqtt.within(folder),
             "upstream": config.upstream and config.upstream.within(folder),
             "monitors": config.monitors.within(folder),
         }
-        for field in ("unix_socket", "tls_certificate", "tls_key", "token_file"):
+        for field in ("root", "unix_socket", "tls_certificate", "tls_key", "token_file"):
             path_given = getattr(config, field)
             if path_given is not None:
                 paths[field] = folder / path_given

@@ -27,6 +27,8 @@ HELP = {
     "out_of_range": "Answers flagged as outside the trained range.",
     "releases_refused": "Releases that failed verification or their golden examples.",
     "source_errors": "Looks at the repository that failed.",
+    "bytes_downloaded": "Bytes of releases that came over the link.",
+    "downloads_resumed": "Files gone on with after an interruption.",
     "readings_accepted": "Readings committed to the spool.",
     "duplicate": "Equal repeats of readings, dropped.",
     "conflicting": "Repeats of a reading with another value; the first was kept.",
@@ -126,7 +128,13 @@ class Counters:
         self.releases_refused = 0
         """Releases that failed verification or their golden examples."""
         self.source_errors = 0
-        """Polls that found no usable index or could not read a file."""
+        """Looks for releases that failed."""
+        self.update_failures: Counter[str] = Counter()
+        """The same, by reason."""
+        self.bytes_downloaded = 0
+        """Bytes of releases that came over the link."""
+        self.downloads_resumed = 0
+        """Files that were gone on with after an interruption."""
         self.readings_accepted = 0
         """Readings committed to the spool."""
         self.duplicate = 0
@@ -147,4 +155,5 @@ class Counters:
     def as_dict(self) -> dict[str, Any]:
         """Return the counts, without the latencies."""
         counts = {k: v for k, v in vars(self).items() if isinstance(v, int)}
-        return {**counts, "rejected": dict(self.rejected)}
+        reasons = {"rejected": self.rejected, "update_failures": self.update_failures}
+        return {**counts, **{name: dict(found) for name, found in reasons.items()}}

@@ -66,6 +66,48 @@ class UpstreamSettings(Section):
         return self
 
 
+class UpdateSettings(Section):
+    """``[updates]``: how releases are fetched."""
+
+    url: str | None = None
+    """Address of the repository, such as ``https://hpc.example.org/rbf/``, instead of a folder;
+    what comes is verified whatever the link, so plain HTTP is allowed too, without a token."""
+    token_file: Path | None = None
+    """File with the token that the server asks for."""
+    ca_file: Path | None = None
+    """Certificate of the server's authority, PEM; the system's if none."""
+    retry_seconds: Seconds = 1.0
+    """Pause after the first look that failed, s; it doubles."""
+    retry_max_seconds: Seconds = 300.0
+    """Longest pause between looks that fail, s; it is tried for ever."""
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the poll interval by which looks are spread, so that devices do not come at once."""
+    read_seconds: Seconds = 20.0
+    """Longest silence of the server, s."""
+    min_bytes_per_second: Annotated[float, Field(gt=0)] = 1000.0
+    """A download slower than this, on the whole, is stopped; the next look resumes it, bytes/s."""
+    reserve_bytes: Annotated[int, Field(ge=0)] = 32 * 2**20
+    """Free disk space that a download leaves to the rest of the device, bytes."""
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.url is None:
+            return self
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            msg = f"url {self.url!r} is neither http:// nor https://"
+            raise ValueError(msg)
+        bare = parts.scheme == "http" and not is_loopback(parts.hostname)
+        if bare and self.token_file is not None:
+            msg = f"{parts.hostname} is not loopback: a token goes over https:// alone"
+            raise ValueError(msg)
+        return self
+
+    def time_limit(self, length: int) -> float:
+        """Return how long a request for so many bytes may take, s."""
+        return self.read_seconds + length / self.min_bytes_per_second
+
+
 class MqttSettings(Section):
     """``[mqtt]``: the broker that the sensors speak to."""
 

@@ -86,6 +86,9 @@ class EdgeProcess:
             f"unix_socket = {to_toml_value(str(folder.socket))}\n"
             "port = 0\n"
             "poll_seconds = 0.2\n"
+            "[updates]\n"
+            "retry_seconds = 0.2\n"
+            "retry_max_seconds = 0.5\n"
             "[upstream]\n"
             f"folder = {to_toml_value(str(folder.inbox))}\n"
             f"batch_seconds = {BATCH_SECONDS}\n",

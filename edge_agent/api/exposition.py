@@ -30,6 +30,11 @@ def _lines(agent: EdgeAgent, stages: Stages, version: str) -> Iterator[str]:
     yield from _head("readings_rejected_total", "counter", "Readings refused, by reason.")
     for reason, count in sorted(agent.counters.rejected.items()):
         yield f'rbf_readings_rejected_total{{reason="{_escaped(reason)}"}} {count}'
+    yield from _head(
+        "update_failures_total", "counter", "Looks at the repository that failed, by reason."
+    )
+    for reason, count in sorted(agent.counters.update_failures.items()):
+        yield f'rbf_update_failures_total{{reason="{_escaped(reason)}"}} {count}'
     for name, (help_text, found) in {**_gauges(agent), **_others(agent)}.items():
         if found is not None:
             yield from _head(name, "gauge", help_text)
@@ -62,6 +67,14 @@ def _gauges(agent: EdgeAgent) -> dict[str, tuple[str, float | None]]:
         "release_source_reachable": (
             "Whether the last look at the repository found what it needs.",
             float(agent.source_trouble is None),
+        ),
+        "release_source_refreshed_timestamp_seconds": (
+            "When the repository was last found good.",
+            agent.source.refreshed_at,
+        ),
+        "release_source_expiry_timestamp_seconds": (
+            "When the repository's metadata expires; no new release after that.",
+            agent.source.expires_at,
         ),
         "start_timestamp_seconds": ("When the agent started.", agent.started_at),
         "resident_memory_bytes": ("Resident memory of the process.", resident_bytes()),

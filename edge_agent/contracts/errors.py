@@ -13,8 +13,10 @@ The tree::
     ├── ReleaseError        a release that cannot be served
     │   ├── DigestMismatch  bytes differ from what the manifest promises
     │   ├── DeltaError      a delta that does not make the model that it promises
+    │   ├── Untrusted       signed metadata that must not be believed, or files it does not name
     │   ├── GoldenMismatch  the model does not reproduce its golden examples
     │   └── NoSuchRelease   a version that is not there
+    ├── UpdateUnavailable   no release can be had now: network, disk, time; try again later
     ├── SpoolError          readings that cannot be kept now: disk failing or queue full
     ├── InvalidBatch        an observation batch that cannot be read or is not what it says
     ├── UpstreamError       a batch that could not be handed upstream
@@ -101,12 +103,27 @@ class DeltaError(ReleaseError):
     """A delta cannot be used; ``.reason`` tells why, and the full file is the way out."""
 
 
+class Untrusted(ReleaseError):
+    """Metadata that must not be believed, or a file that it does not name.
+
+    ``.reason`` is ``signature``, ``version`` (below what was seen, or not what was promised),
+    ``expired``, ``digest``, ``length``, ``format``, ``root``, ``extraneous`` or ``path``.
+    """
+
+
 class GoldenMismatch(ReleaseError):
     """A model does not reproduce its golden examples."""
 
 
 class NoSuchRelease(ReleaseError):
     """There is no release of that version here."""
+
+
+class UpdateUnavailable(RbfError, OSError):
+    """No release can be had now; another try may help.
+
+    ``.reason`` is ``unreachable``, ``missing``, ``status``, ``slow``, ``disk_full`` or ``stopped``.
+    """
 
 
 class SpoolError(RbfError):

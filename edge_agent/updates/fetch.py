@@ -1,67 +1,214 @@
 """Bringing a release onto the disk.
 
-Whatever the source says, bytes are checked here against the length and digest that were promised,
-before anything is loaded. The folder is filled under another name and renamed, so it is complete or
-not there.
+Files that the device has, in any release, are not downloaded again. A release's folder is filled
+under another name and renamed, so it is complete or not there.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+import structlog
 
 from edge_agent.contracts import storage
-from edge_agent.contracts.errors import ReleaseError
-from edge_agent.contracts.release import TargetFile
+from edge_agent.contracts.errors import ReleaseError, UpdateUnavailable
+from edge_agent.contracts.failpoints import failpoint
+from edge_agent.contracts.release import Release, TargetFile
 from edge_agent.contracts.repository import ReleaseRef
+from edge_agent.metrics import Counters
+from edge_agent.updates.download import Downloads, holds
 from edge_agent.updates.source import ReleaseSource
-from edge_agent.updates.store import INCOMING, check_manifest, read_stored, roles, verified
+from edge_agent.updates.store import (
+    INCOMING,
+    check_manifest,
+    digests,
+    read_stored,
+    roles,
+)
+
+log = structlog.get_logger(__name__)
 
 
-def fetch(
-    source: ReleaseSource, ref: ReleaseRef, releases: Path, *, name: str, max_bytes: int
-) -> Path:
-    """Bring a release onto the disk, verified; return its folder.
+class Limits(NamedTuple):
+    """What a release may cost."""
 
-    Raises
-    ------
-    DigestMismatch
-        If a file is truncated or altered.
-    ReleaseError
-        If the manifest cannot be used.
-    OSError
-        If a file cannot be read or written; worth another try later.
+    release_bytes: int
+    """Largest release, manifest and files together."""
+    reserve_bytes: int = 0
+    """Free disk space to leave."""
+
+
+class Progress(NamedTuple):
+    """A release on its way."""
+
+    version: int
+    """Its version."""
+    received: int
+    """Bytes that have come over the link, this time."""
+    expected: int
+    """Bytes to come over the link, this time."""
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space of the file system that a folder is in, bytes."""
+    return shutil.disk_usage(folder).free
+
+
+class Fetcher:
+    """Brings releases into the store; used by one thread.
+
+    Parameters
+    ----------
+    source : ReleaseSource
+    state : Path
+        The agent's state folder: ``releases/`` and ``downloads/``.
+    name : str
+        Model name.
+    limits : Limits
+    counters : Counters
+    free : callable
+        Folder to free disk space, bytes.
     """
-    final = releases / str(ref.version)
-    if final.is_dir():
+
+    def __init__(
+        self,
+        source: ReleaseSource,
+        state: Path,
+        *,
+        name: str,
+        limits: Limits,
+        counters: Counters,
+        free: Callable[[Path], int] = free_bytes,
+    ) -> None:
+        self.progress: Progress | None = None
+        """The release on its way; none between two."""
+        self._releases = state / "releases"
+        self._downloads = Downloads(state / "downloads", source, self._received, self._resumed)
+        self._name = name
+        self._limits = limits
+        self._counters = counters
+        self._free = free
+
+    def fetch(self, ref: ReleaseRef) -> Path:
+        """Bring a release onto the disk, verified; return its folder.
+
+        Raises
+        ------
+        DigestMismatch, Untrusted
+            If what comes is not what was promised; another look may bring better.
+        ReleaseError
+            If the manifest cannot be used.
+        UpdateUnavailable
+            If something does not come or there is no room for it; what has come stays.
+        OSError
+            If the disk fails.
+        """
+        final = self._releases / str(ref.version)
+        if final.is_dir():
+            try:
+                if read_stored(final, name=self._name).ref == ref:
+                    return final
+            except (ReleaseError, OSError):
+                pass  # half a release or a damaged one: fetched anew below
+        self._releases.mkdir(parents=True, exist_ok=True)
         try:
-            if read_stored(final, name=name).ref == ref:
-                return final
-        except (ReleaseError, OSError):
-            pass  # half a release or a damaged one: fetched anew below
-        shutil.rmtree(final)
-    incoming = releases / f"{INCOMING}-{ref.version}"
-    shutil.rmtree(incoming, ignore_errors=True)
-    try:
-        manifest = verified(source.read(_bounded(ref.manifest, max_bytes)), ref.manifest)
-        release = check_manifest(manifest, ref, name=name)
-        total = ref.manifest.length + sum(target.length for target in release.files())
-        if total > max_bytes:
-            msg = f"release {ref.version} has {total} bytes; max_release_bytes is {max_bytes}"
-            raise ReleaseError(msg, reason="size", version=ref.version)
+            self._check_size(ref, ref.manifest.length)
+            self.progress = Progress(ref.version, 0, ref.manifest.length)
+            manifest = self._downloads.get(ref.manifest)
+            release = check_manifest(manifest.read_bytes(), ref, name=self._name)
+            self._check_size(
+                ref, ref.manifest.length + sum(target.length for target in release.files())
+            )
+            self._downloads.keep_only({t.sha256 for t in (ref.manifest, *release.files())})
+            files = self._files(release)
+            self._assemble(ref, final, {"release.json": manifest} | files)
+            self._downloads.keep_only(set())
+        finally:
+            self.progress = None
+        return final
+
+    def _files(self, release: Release) -> dict[str, Path]:
+        """Return the verified file of each role, downloaded where it is not here."""
+        held = digests(self._releases, name=self._name)
+        found: dict[str, Path] = {}
+        missing: dict[str, TargetFile] = {}
         for role, target in roles(release):
-            storage.write_bytes(incoming / role, verified(source.read(target), target))
-        storage.write_bytes(incoming / "release.json", manifest)
-        storage.write_bytes(incoming / "ref.json", ref.canonical_json())
-        incoming.rename(final)
-        storage.fsync(releases)
-    finally:
+            path = held.get(target.sha256)
+            if path is not None and holds(path, target):
+                found[role] = path
+            else:
+                missing[role] = target
+        wanted = {t.sha256: t for t in missing.values()}.values()
+        to_come = sum(t.length - self._downloads.here(t) for t in wanted)
+        room = to_come + sum(t.length for r, t in roles(release) if r in found)
+        free = self._free(self._releases) - self._limits.reserve_bytes
+        if room > free:
+            msg = (
+                f"release {release.version} needs {room} bytes, {max(0, free)} are free: "
+                "make room, or lower keep_releases or updates.reserve_bytes"
+            )
+            raise UpdateUnavailable(msg, reason="disk_full", version=release.version)
+        if to_come:
+            self.progress = Progress(release.version, 0, to_come)
+            log.info("downloading", version=release.version, bytes=to_come)
+        for role, target in missing.items():
+            found[role] = self._downloads.get(target)
+        return found
+
+    def _assemble(self, ref: ReleaseRef, final: Path, files: dict[str, Path]) -> None:
+        incoming = self._releases / f"{INCOMING}-{ref.version}"
         shutil.rmtree(incoming, ignore_errors=True)
-    return final
+        incoming.mkdir(parents=True)
+        try:
+            for role, path in files.items():
+                place(path, incoming / role, share=path.parent.parent != self._releases)
+            storage.write_bytes(incoming / "ref.json", ref.canonical_json())
+            storage.fsync(incoming)
+            failpoint("fetch.assembled")
+            shutil.rmtree(final, ignore_errors=True)  # damaged, or of another manifest
+            incoming.rename(final)
+            storage.fsync(self._releases)
+            failpoint("fetch.renamed")
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+
+    def _check_size(self, ref: ReleaseRef, size: int) -> None:
+        if size > self._limits.release_bytes:
+            msg = (
+                f"release {ref.version} has {size} bytes; "
+                f"max_release_bytes is {self._limits.release_bytes}"
+            )
+            raise ReleaseError(msg, reason="size", version=ref.version)
+
+    def _received(self, size: int) -> None:
+        self._counters.bytes_downloaded += size
+        if self.progress is not None:
+            self.progress = self.progress._replace(received=self.progress.received + size)
+
+    def _resumed(self) -> None:
+        self._counters.downloads_resumed += 1
 
 
-def _bounded(target: TargetFile, max_bytes: int) -> TargetFile:
-    if target.length > max_bytes:
-        msg = f"{target.path} has {target.length} bytes; max_release_bytes is {max_bytes}"
-        raise ReleaseError(msg, reason="size")
-    return target
+def place(path: Path, final: Path, *, share: bool) -> None:
+    """Put a file at `final`, flushed to the disk.
+
+    Parameters
+    ----------
+    path, final : Path
+    share : bool
+        Whether both names may be of the same bytes on the disk. Releases share none: a damaged
+        sector must not take all of them.
+    """
+    if share:
+        try:
+            os.link(path, final)
+        except OSError:  # a file system without hard links
+            pass
+        else:
+            return
+    shutil.copyfile(path, final)
+    storage.fsync(final)

@@ -6,20 +6,23 @@ What is to be downloaded, and what becomes of it, is decided on the thread of
 
 from __future__ import annotations
 
+import errno
 import queue
+import random
 import threading
 from concurrent.futures import Future
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
+from edge_agent.backoff import pause
 from edge_agent.changes import Changes
 from edge_agent.clock import Clock
 from edge_agent.config import AgentConfig
-from edge_agent.contracts.errors import DigestMismatch, ReleaseError
+from edge_agent.contracts.errors import DigestMismatch, RbfError, ReleaseError, Untrusted
 from edge_agent.metrics import Counters
-from edge_agent.updates.fetch import fetch
+from edge_agent.settings import UpdateSettings
+from edge_agent.updates.fetch import Fetcher, Limits
 from edge_agent.updates.source import ReleaseSource
 
 log = structlog.get_logger(__name__)
@@ -40,8 +43,6 @@ class Poller:
     source : ReleaseSource
     changes : Changes
         Running; decides, and takes what was downloaded.
-    releases : Path
-        Where downloaded releases lie.
     counters : Counters
     """
 
@@ -51,7 +52,6 @@ class Poller:
         clock: Clock,
         source: ReleaseSource,
         changes: Changes,
-        releases: Path,
         counters: Counters,
     ) -> None:
         self.trouble: str | None = None
@@ -60,8 +60,16 @@ class Poller:
         self._clock = clock
         self._source = source
         self._changes = changes
-        self._releases = releases
         self._counters = counters
+        self._fetcher = Fetcher(
+            source,
+            config.state,
+            name=config.name,
+            limits=Limits(config.max_release_bytes, config.updates.reserve_bytes),
+            counters=counters,
+        )
+        self._failures = 0
+        self._looked_at: float | None = None
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="rbf-poller", daemon=True)
 
@@ -70,7 +78,8 @@ class Poller:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what is under way and end."""
+        """Break off what is under way and end; what has been downloaded stays."""
+        self._source.close()
         self._asked.put(None)
         self._thread.join()
 
@@ -86,10 +95,21 @@ class Poller:
         self._asked.put(asked)
         return asked.done
 
+    def status(self) -> dict[str, Any]:
+        """Return how following goes, as JSON values; times in s since the Unix epoch."""
+        progress = self._fetcher.progress
+        return {
+            "device": self._config.device,
+            "looked_at": self._looked_at,
+            "refreshed_at": self._source.refreshed_at,
+            "metadata_expires_at": self._source.expires_at,
+            "failures": self._failures,
+            "downloading": None if progress is None else progress._asdict(),
+        }
+
     def _work(self) -> None:
-        due = self._clock.monotonic()
+        wait = 0.0
         while True:
-            wait = max(0.0, min(due - self._clock.monotonic(), self._config.poll_seconds))
             try:
                 asked = self._asked.get(timeout=wait)
             except queue.Empty:
@@ -99,24 +119,31 @@ class Poller:
                     return
                 self._look()
                 self._answer(asked)
-            due = self._clock.monotonic() + self._config.poll_seconds
+            wait = next_look(
+                self._failures,
+                self._config.poll_seconds,
+                self._config.updates,
+                random.random(),  # noqa: S311 - spreads load, hides nothing
+            )
 
     def _answer(self, asked: _Asked) -> None:
         changes = self._changes
         asked.done.set_result(changes.command("pull", changes.serving, by=asked.by).result())
 
     def _look(self) -> None:
+        self._looked_at = self._clock.now()
         try:
             self._follow()
-        except OSError as error:
-            self._note_trouble(str(error))
-        except ReleaseError as error:
-            self._note_trouble(str(error))
-        except Exception:  # a look may fail in any way; the agent goes on serving
-            self._counters.source_errors += 1
+        except (OSError, ReleaseError) as error:
+            self._failed(reason_of(error), str(error))
+        except Exception as error:  # a look may fail in any way; the agent goes on serving
             log.exception("looking for releases failed")
+            self._failed("unexpected", repr(error))
         else:
+            if self.trouble is not None:
+                log.info("releases can be had again")
             self.trouble = None
+            self._failures = 0
 
     def _follow(self) -> None:
         config, changes = self._config, self._changes
@@ -126,14 +153,8 @@ class Poller:
             return
         started = self._clock.now()
         try:
-            fetch(
-                self._source,
-                ref,
-                self._releases,
-                name=config.name,
-                max_bytes=config.max_release_bytes,
-            )
-        except DigestMismatch:
+            self._fetcher.fetch(ref)
+        except (DigestMismatch, Untrusted):
             raise  # what came is not what was published: the next look may bring better
         except ReleaseError as error:
             refused = error
@@ -141,8 +162,37 @@ class Poller:
             return
         changes.submit(lambda: changes.take(ref, started=started)).result()
 
-    def _note_trouble(self, reason: str) -> None:
+    def _failed(self, reason: str, detail: str) -> None:
+        self._failures += 1
         self._counters.source_errors += 1
-        if reason != self.trouble:
-            log.warning("no release can be had now", reason=reason)
-        self.trouble = reason
+        self._counters.update_failures[reason] += 1
+        if detail != self.trouble:
+            log.warning("no release can be had now", reason=reason, detail=detail)
+        self.trouble = detail
+
+
+def next_look(failures: int, every: float, settings: UpdateSettings, chance: float) -> float:
+    """Return how long to wait before the next look, s: pure.
+
+    Parameters
+    ----------
+    failures : int
+        Looks that failed, in a row.
+    every : float, s
+        Time between looks when all is well.
+    settings : UpdateSettings
+    chance : float
+        In [0, 1): spreads devices that would otherwise come together.
+    """
+    if failures == 0:
+        return every * (1.0 + settings.jitter * (chance - 0.5))
+    return pause(failures, settings.retry_seconds, settings.retry_max_seconds, chance)
+
+
+def reason_of(error: Exception) -> str:
+    """Return the one word for a failure that counters and logs use."""
+    if isinstance(error, RbfError):
+        return str(error.data.get("reason", "unexpected"))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk_full"
+    return "disk"

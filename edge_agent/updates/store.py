@@ -13,10 +13,11 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from edge_agent.contracts.errors import DigestMismatch, ReleaseError
+from edge_agent.contracts.errors import ReleaseError
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Release, TargetFile
 from edge_agent.contracts.repository import ReleaseRef
+from edge_agent.updates.download import mismatch
 
 INCOMING = ".incoming"
 OUTPUTS = frozenset({"wind", "wind_std"})
@@ -77,6 +78,21 @@ def roles(release: Release) -> Iterator[tuple[str, TargetFile]]:
         yield f"golden_{output}.npy", target
 
 
+def digests(releases: Path, *, name: str) -> dict[str, Path]:
+    """Return the downloaded files by the digest that their manifests promise; not verified."""
+    found: dict[str, Path] = {}
+    for version in stored_versions(releases):
+        folder = releases / str(version)
+        try:
+            ref = parse(ReleaseRef, (folder / "ref.json").read_bytes(), "ref.json")
+            manifest = read_bounded(folder / "release.json", ref.manifest.length)
+            release = check_manifest(verified(manifest, ref.manifest), ref, name=name)
+        except (ReleaseError, OSError):
+            continue  # damaged: whoever loads it will say so
+        found |= {target.sha256: folder / role for role, target in roles(release)}
+    return found
+
+
 def stored_versions(releases: Path) -> list[int]:
     """Return the downloaded versions, ascending."""
     if not releases.is_dir():
@@ -100,13 +116,8 @@ def clear_incoming(releases: Path) -> None:
 
 def verified(data: bytes, target: TargetFile) -> bytes:
     """Return `data` if it is what was promised, or raise `DigestMismatch`."""
-    if len(data) != target.length:
-        kind = "truncated" if len(data) < target.length else "longer than promised"
-        msg = f"{target.path} is {kind}: its manifest says {target.length} bytes"
-        raise DigestMismatch(msg, path=target.path, reason="length")
-    if sha256(data) != target.sha256:
-        msg = f"{target.path} is altered: its sha256 is not {target.sha256}"
-        raise DigestMismatch(msg, path=target.path, reason="digest")
+    if len(data) != target.length or sha256(data) != target.sha256:
+        raise mismatch(target, len(data))
     return data
 
 

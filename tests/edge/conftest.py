@@ -22,6 +22,7 @@ from edge_agent.api.server import Server
 from edge_agent.client import RemoteAgent
 from edge_agent.config import AgentConfig
 from edge_agent.contracts.observation import Reading
+from edge_agent.settings import UpdateSettings
 
 from .releases import NAME
 
@@ -69,6 +70,7 @@ class Process:
         self.config = folder / "edge.toml"
         self.config.write_text(
             f'name = "{NAME}"\nrepository = "repository"\nstate = "state"\npoll_seconds = 0.02\n'
+            "[updates]\nretry_seconds = 0.02\nretry_max_seconds = 0.1\n"
         )
         self.client = RemoteAgent(f"unix:{folder / 'state' / 'agent.sock'}")
         with (folder / "agent.log").open("ab") as log:
@@ -102,6 +104,7 @@ def config(tmp_path: Path) -> AgentConfig:
         repository=tmp_path / "repository",
         state=tmp_path / "state",
         poll_seconds=3600,  # tests say when: agent.pull()
+        updates=UpdateSettings(retry_seconds=3600, retry_max_seconds=3600),
     )
 
 

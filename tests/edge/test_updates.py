@@ -7,11 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from edge_agent.agent import EdgeAgent
-from edge_agent.contracts.errors import DigestMismatch, NotReady, ReleaseError
+from edge_agent.contracts.errors import DigestMismatch, NotReady, ReleaseError, Untrusted
 from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import TargetFile
 from edge_agent.contracts.repository import INDEX, Index, ReleaseRef
-from edge_agent.updates.fetch import fetch
+from edge_agent.metrics import Counters
+from edge_agent.updates.fetch import Fetcher, Limits
 from edge_agent.updates.source import FolderSource
 from edge_agent.updates.store import read_stored, stored_versions
 
@@ -20,9 +21,19 @@ from .releases import NAME, expected_wind, make_release, model_bytes
 INPUTS = np.array([[4.0, 270.0]], dtype=np.float32)
 
 
-def take(made, folder, **changes):
-    options = {"name": NAME, "max_bytes": 10**8} | changes
-    return fetch(FolderSource(made.repository), made.ref, folder / "releases", **options)
+def fetcher(folder, source, *, name=NAME, max_bytes=10**8, **options):
+    return Fetcher(
+        source,
+        folder,
+        name=name,
+        limits=Limits(max_bytes),
+        counters=options.pop("counters", Counters()),
+        **options,
+    )
+
+
+def take(made, folder, **options):
+    return fetcher(folder, FolderSource(made.repository), **options).fetch(made.ref)
 
 
 def test_a_release_arrives_whole_with_files_named_by_role(tmp_path):
@@ -75,11 +86,9 @@ def test_a_release_of_another_model_or_too_large_is_refused(tmp_path):
     with pytest.raises(ReleaseError, match="max_release_bytes"):
         take(made, tmp_path, max_bytes=10)
     with pytest.raises(ReleaseError, match="version 1"):
-        fetch(
-            FolderSource(made.repository),
-            ReleaseRef(version=2, manifest=made.ref.manifest),
-            tmp_path / "releases", name=NAME, max_bytes=10**8,
-        )  # fmt: skip
+        fetcher(tmp_path, FolderSource(made.repository)).fetch(
+            ReleaseRef(version=2, manifest=made.ref.manifest)
+        )
 
 
 def test_a_target_cannot_leave_the_repository(tmp_path):
@@ -88,8 +97,8 @@ def test_a_target_cannot_leave_the_repository(tmp_path):
     with pytest.raises(ValidationError):
         TargetFile(**fields)
     target = TargetFile.model_construct(**fields)
-    with pytest.raises(ReleaseError, match="leaves"):
-        FolderSource(tmp_path / "repository").read(target)
+    with pytest.raises(Untrusted, match="leads out"), FolderSource(tmp_path / "r").open(target):
+        pass
 
 
 def refused(agent: EdgeAgent) -> list[int]:
