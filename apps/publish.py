@@ -23,11 +23,12 @@ from pydantic import Field
 from apps.errors import PublishError
 from apps.repository import edits
 from apps.surrogates.base import WIND, WIND_STD
-from apps.train import MODEL, Candidate, read_candidate
+from apps.train import Candidate, read_candidate
+from apps.transport import DELTA, Serving, read_serving, serving_delta, serving_model
 from apps.validate import VALIDATION, ValidateResult
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.model import Contract, sha256
-from edge_agent.contracts.release import Golden, OutputVariable, Release, TargetFile
+from edge_agent.contracts.release import Delta, Golden, OutputVariable, Release, TargetFile
 from edge_agent.contracts.repository import (
     INDEX,
     Channel,
@@ -119,6 +120,8 @@ def publish(task: PublishTask) -> PublishResult:
     PublishError
         If the candidate is not accepted, the version is taken by another model or below the newest,
         or the repository is another model's.
+    ValidationError
+        If the model is not what was validated.
     TrainingError
         If the folder holds no candidate.
     OSError
@@ -126,11 +129,8 @@ def publish(task: PublishTask) -> PublishResult:
     """
     folder, repository = Path(task.candidate), Path(task.repository)
     candidate = read_candidate(folder)
-    model = (folder / MODEL).read_bytes()
-    if sha256(model) != candidate.model_sha256:
-        msg = f"{folder / MODEL}: not what was trained; remove the folder and train again"
-        raise PublishError(msg, file=str(folder / MODEL))
-    validation = _accepted(folder, candidate)
+    serving, model = read_serving(folder), serving_model(folder)
+    validation = _accepted(folder, serving)
     if candidate.site != task.site:
         msg = f"{folder}: trained for another version of site {task.site.name}; train it again"
         raise PublishError(msg, folder=str(folder))
@@ -142,8 +142,11 @@ def publish(task: PublishTask) -> PublishResult:
         index = writer.read()
         newest = max((r.version for r in index.releases), default=0)
         if task.version <= newest:
-            return _published(repository, index, task.version, candidate)
-        release, files = _release(task, candidate, validation, model)
+            return _published(repository, index, task.version, serving)
+        delta = serving_delta(folder)
+        if serving.delta and serving.delta.base_version not in {r.version for r in index.releases}:
+            delta = None  # nobody has what it starts from
+        release, files = _release(task, candidate, validation, serving, model, delta)
         failpoint("publish.targets")
         for target, data in files:
             _store(repository, target, data)
@@ -170,14 +173,14 @@ def golden_inputs(candidate: Candidate) -> np.ndarray:
     return np.asarray(low + share * (high - low), dtype=np.float32)
 
 
-def _accepted(folder: Path, candidate: Candidate) -> ValidateResult:
+def _accepted(folder: Path, serving: Serving) -> ValidateResult:
     path = folder / VALIDATION
     try:
         validation = ValidateResult.model_validate_json(path.read_bytes())
     except (OSError, pydantic.ValidationError) as error:
         msg = f"{path}: the candidate is not validated; validate it first"
         raise PublishError(msg, file=str(path)) from error
-    if validation.model_sha256 != candidate.model_sha256:
+    if validation.model_sha256 != serving.model_sha256:
         msg = f"{path}: of another model; validate the candidate again"
         raise PublishError(msg, file=str(path))
     if not validation.verdict.accepted:
@@ -190,7 +193,12 @@ def _accepted(folder: Path, candidate: Candidate) -> ValidateResult:
 
 
 def _release(
-    task: PublishTask, candidate: Candidate, validation: ValidateResult, model: bytes
+    task: PublishTask,
+    candidate: Candidate,
+    validation: ValidateResult,
+    serving: Serving,
+    model: bytes,
+    delta: bytes | None,
 ) -> tuple[Release, list[tuple[TargetFile, bytes]]]:
     """Return the manifest and the files that it names."""
     from apps.surrogates.export import run_onnx
@@ -200,6 +208,7 @@ def _release(
     outputs = dict(zip((WIND, WIND_STD), run_onnx(model, inputs), strict=True))
     files = {
         "model.onnx": model,
+        **({} if delta is None else {DELTA: delta}),
         "golden_inputs.npy": _npy(inputs),
         **{f"golden_{name}.npy": _npy(value) for name, value in outputs.items()},
     }
@@ -222,6 +231,7 @@ def _release(
         grid=task.site.grid(),
         sensors=task.site.sensors,
         model=targets["model.onnx"],
+        delta=_described(serving, targets.get(DELTA)),
         golden=Golden(
             inputs=targets["golden_inputs.npy"],
             outputs={name: targets[f"golden_{name}.npy"] for name in outputs},
@@ -237,7 +247,16 @@ def _release(
     return release, [(targets[name], data) for name, data in files.items()]
 
 
-def _published(repository: Path, index: Index, version: int, candidate: Candidate) -> PublishResult:
+def _described(serving: Serving, file: TargetFile | None) -> Delta | None:
+    made = serving.delta
+    if made is None or file is None:
+        return None
+    return Delta(
+        base_version=made.base_version, base_sha256=made.base_sha256, file=file, bits=made.bits
+    )
+
+
+def _published(repository: Path, index: Index, version: int, serving: Serving) -> PublishResult:
     ref = next((r for r in index.releases if r.version == version), None)
     if ref is None:
         msg = f"version {version} is below the newest, {index.releases[-1].version}; versions grow"
@@ -248,7 +267,7 @@ def _published(repository: Path, index: Index, version: int, candidate: Candidat
     except (OSError, pydantic.ValidationError) as error:
         msg = f"{path}: the manifest of version {version} cannot be read; restore it from a copy"
         raise PublishError(msg, file=str(path)) from error
-    if release.model.sha256 != candidate.model_sha256:
+    if release.model.sha256 != serving.model_sha256:
         msg = f"version {version} is already published with another model; take the next version"
         raise PublishError(msg, version=version)
     return PublishResult(version=version, manifest=ref.manifest, model=release.model)

@@ -18,7 +18,8 @@ from apps.correction import load_truth
 from apps.errors import ValidationError
 from apps.gate import PREVIOUS, GateSettings, Verdict, decide
 from apps.surrogates.base import Predictor
-from apps.train import MODEL, read_candidate
+from apps.train import read_candidate
+from apps.transport import Base, DeltaSettings, serving_model, settle
 from edge_agent.contracts.geometry import interpolation_weights
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Digest, FrozenSet, ScoreSet, Uncertainty
@@ -47,8 +48,10 @@ class ValidateTask(Contract):
     """Simulations of each frozen set; disjoint, and disjoint from the training set."""
     fidelity: str
     """Simulator and grid that the frozen sets were made with."""
-    previous: str | None = None
-    """Folder of the candidate behind the serving release; none before the first."""
+    previous: Base | None = None
+    """The serving release; none before the first."""
+    delta: DeltaSettings = DeltaSettings()
+    """When the candidate may travel as a delta to it."""
     level: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Nominal coverage of the intervals."""
     min_improvement: Annotated[float, Field(ge=0, lt=1)] = 0.02
@@ -65,7 +68,7 @@ class ValidateResult(Contract):
     candidate: Digest
     """Its digest."""
     model_sha256: Digest
-    """Of the model that was scored: the exported bytes, through ONNX Runtime."""
+    """Of the model that was scored: the bytes that will serve, through ONNX Runtime."""
     previous_sha256: Digest | None
     """Of the model that it was compared with."""
     frozen_sets: dict[SetName, FrozenSet]
@@ -89,12 +92,12 @@ class Assessment:
 
 
 def validate(task: ValidateTask) -> ValidateResult:
-    """Score a candidate and write ``validation.json`` into its folder.
+    """Settle what a candidate serves as, score that, and write ``validation.json`` into its folder.
 
     Raises
     ------
     ValidationError
-        If the sets are not disjoint or empty, or the model's file is not the candidate's.
+        If the sets are not disjoint or empty, or a model's file is not what was trained.
     DatasetError
         If a simulation cannot be read.
     OSError
@@ -105,19 +108,19 @@ def validate(task: ValidateTask) -> ValidateResult:
     folder = Path(task.candidate)
     candidate = read_candidate(folder)
     check_sets(task.frozen_sets, candidate.simulations)
-    model = (folder / MODEL).read_bytes()
-    if sha256(model) != candidate.model_sha256:
-        msg = f"{folder / MODEL}: not what was trained; remove the folder and train again"
-        raise ValidationError(msg, file=str(folder / MODEL))
-    previous = None if task.previous is None else (Path(task.previous) / MODEL).read_bytes()
 
     def truth(digests: Iterable[str]) -> SimulationSet:
         return load_truth(Path(task.store), sorted(digests), task.site, candidate.correction)
 
+    frozen = {name: truth(digests) for name, digests in task.frozen_sets.items()}
+    serving, model = settle(
+        folder, task.previous, task.delta, lambda model: selection_rmse(frozen["selection"], model)
+    )
+    previous = None if task.previous is None else serving_model(Path(task.previous.folder))
     assessment = assess(
         task.site,
         truth(candidate.simulations),
-        {name: truth(digests) for name, digests in task.frozen_sets.items()},
+        frozen,
         predictor(model),
         None if previous is None else predictor(previous),
         task.level,
@@ -130,7 +133,7 @@ def validate(task: ValidateTask) -> ValidateResult:
     factor = assessment.factor
     result = ValidateResult(
         candidate=candidate.digest,
-        model_sha256=candidate.model_sha256,
+        model_sha256=serving.model_sha256,
         previous_sha256=None if previous is None else sha256(previous),
         frozen_sets={
             name: FrozenSet(digest=set_digest(d), size=len(d), fidelity=task.fidelity)
@@ -219,6 +222,12 @@ def score_set(
         coverage=scores.coverage(truth.wind, wind, std, factor),
         baselines={name: scores.rmse(truth.wind, field) for name, field in rivals.items()},
     )
+
+
+def selection_rmse(selection: SimulationSet, model: bytes) -> float | None:
+    """Return a model's RMSE on the selection set, m/s; none if a prediction is not finite."""
+    wind, std = predictor(model)(model_inputs(selection))
+    return scores.rmse(selection.wind, wind) if _usable(wind, std) else None
 
 
 def model_inputs(data: SimulationSet) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from apps.simulators.base import Fidelity, Resources, SimulatorName
+from apps.transport import DeltaSettings
 from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.site import Site
@@ -134,6 +135,8 @@ class Campaign(Contract):
     """Which scenarios next."""
     training: Training = Training()
     """When to train."""
+    delta: DeltaSettings = DeltaSettings()
+    """When a release travels as a difference to the one before."""
     replay: Replay = Replay()
     """Weather fed to the agent."""
     budget: Budget = Budget()

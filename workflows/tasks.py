@@ -12,6 +12,7 @@ from apps.scenarios import Scenario
 from apps.simulators.base import Case, Fidelity, Resources, simulation_digest
 from apps.simulators.registry import solver_version
 from apps.train import TrainTask
+from apps.transport import Base
 from apps.validate import ValidateTask
 from edge_agent.contracts.site import Site
 from workflows.backlog import training_estimate
@@ -71,11 +72,16 @@ def validation_task(
         candidate=required(candidate.folder),
         store=str(folder.simulations),
         frozen_sets=sets,
-        previous=published[-1].folder if published else None,
+        previous=_base(published[-1]) if published else None,
+        delta=campaign.delta,
         fidelity=fidelity_text(campaign),
         level=campaign.training.interval_level,
         min_improvement=campaign.training.min_improvement,
     )
+
+
+def _base(row: CandidateRow) -> Base:
+    return Base(folder=required(row.folder), version=required(row.version))
 
 
 def correction(ledger: Ledger, role: Role) -> Correction:

@@ -16,6 +16,7 @@ from apps.scenarios import Scenario
 from apps.simulators.base import Case, Fidelity, Resources
 from apps.surrogates.symmetry import mirror_direction, mirror_field, symmetries
 from apps.train import TrainTask, train
+from apps.transport import Base
 from apps.validate import ValidateTask, validate
 from edge_agent.contracts.geometry import wind_vector
 from edge_agent.contracts.site import Site
@@ -140,5 +141,5 @@ def run(tmp_path_factory, small_site) -> Run:
             created=datetime(2026, 1, version, tzinfo=UTC),
         )
         publish(tasks[version])
-        previous = trained.folder
+        previous = Base(folder=trained.folder, version=version)
     return Run(root, small_site, tasks)

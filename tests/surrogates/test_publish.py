@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.errors import PublishError
+from apps.errors import PublishError, ValidationError
 from apps.publish import LOCK, publish
 from apps.surrogates.export import run_onnx
 from apps.validate import VALIDATION, ValidateResult
@@ -126,7 +126,7 @@ def test_what_must_not_be_published_is_not(run, tmp_path):
     with pytest.raises(PublishError, match="time zone"):
         publish(task.model_copy(update={"created": task.created.replace(tzinfo=None)}))
     (folder / "model.onnx").write_bytes(b"something else")
-    with pytest.raises(PublishError, match="not what was trained"):
+    with pytest.raises(ValidationError, match="not what was trained"):
         publish(task)
     assert not (tmp_path / "repository" / INDEX).exists()
 
