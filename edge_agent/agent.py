@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 import numpy as np
 import structlog
 
+from edge_agent.calls.settle import settle
 from edge_agent.changes import Changes
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.config import AgentConfig
@@ -35,6 +36,7 @@ from edge_agent.updates.source import ReleaseSource, make_source
 from edge_agent.updates.store import clear_incoming
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 #: A reading that can be used, with its data time.
 Checked = tuple[Reading, datetime]
@@ -117,6 +119,7 @@ class EdgeAgent:
                 max_queue=config.spool_queue,
                 hold=config.upstream is not None,
             )
+            settle(config, self.clock)
             self._slots.restore()
         except BaseException:
             self._release_lock()
@@ -344,6 +347,13 @@ class EdgeAgent:
     def pull(self, *, by: str = "in-process") -> Future[int | None]:
         """Ask for a look at the repository now; the future gives the version that then serves."""
         return self._poller.pull(by=by)
+
+    def alone(self, work: Callable[[], T]) -> Future[T]:
+        """Run `work` where everything that changes what serves happens, with nothing between.
+
+        Commands that it gives are carried out at once; it must not wait for `pull`.
+        """
+        return self._changes.submit(work)
 
     def status(self) -> dict[str, Any]:
         """Return what the agent is and has done, as JSON values; times in s."""
