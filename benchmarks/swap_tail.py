@@ -80,6 +80,7 @@ class Bench:
         config = tmp / "edge.toml"
         config.write_text(
             f'name = "{edge_models.NAME}"\nrepository = "repository"\nstate = "state"\n'
+            "[promotion]\nshadow_predictions = 0\n"
         )
         self._log = (tmp / "agent.log").open("w")
         self._process = subprocess.Popen(

@@ -10,33 +10,35 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-import msgspec
 import numpy as np
 import structlog
 
-from edge_agent.calls.settle import settle
 from edge_agent.changes import Changes
 from edge_agent.clock import Clock, SystemClock
+from edge_agent.commands import Commands
 from edge_agent.config import AgentConfig
 from edge_agent.contracts.errors import (
     InvalidReading,
     NotReady,
+    ReleaseError,
 )
 from edge_agent.contracts.observation import Reading, check_reading
-from edge_agent.journal import Swap
+from edge_agent.inventory import release_status
+from edge_agent.journal import Journal
 from edge_agent.metrics import Counters
 from edge_agent.prediction import Inputs, Prediction, as_rows, instant
 from edge_agent.process import hold_state, resident_bytes
+from edge_agent.promotion import Promotion
 from edge_agent.slots import Slot, Slots, at_sensors
 from edge_agent.spool import Kept, Spool, SpooledReading
+from edge_agent.trials import Trials
 from edge_agent.updates.poller import Poller
 from edge_agent.updates.source import ReleaseSource, make_source
 from edge_agent.updates.store import clear_incoming
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 #: A reading that can be used, with its data time.
 Checked = tuple[Reading, datetime]
@@ -48,7 +50,7 @@ _INSIDE, _OUTSIDE = np.zeros(1, bool), np.ones(1, bool)
 _INSIDE.flags.writeable = _OUTSIDE.flags.writeable = False
 
 
-class EdgeAgent:
+class EdgeAgent(Commands):
     """Serves a site's newest good release.
 
     Parameters
@@ -75,8 +77,6 @@ class EdgeAgent:
         self._slots: Slots
         self._spool: Spool
         self._lock_file: int | None = None
-        self._changes: Changes
-        self._poller: Poller
         self._running = False
         self._newest: tuple[float, str] | None = None
         self._last_staleness: float | None = None
@@ -108,7 +108,6 @@ class EdgeAgent:
                 name=config.name,
                 warm_up_runs=config.warm_up_runs,
                 objective=config.latency_objective_ms / 1e3,
-                journal_bytes=config.journal_bytes,
             )
             clear_incoming(self._slots.releases)
             self._spool = Spool(
@@ -119,12 +118,20 @@ class EdgeAgent:
                 max_queue=config.spool_queue,
                 hold=config.upstream is not None,
             )
-            settle(config, self.clock)
-            self._slots.restore()
+            self._promotion = Promotion(
+                self._slots,
+                Journal(config.state, max_bytes=config.journal_bytes),
+                config.promotion,
+                self.clock,
+                self.counters,
+            )
+            self._promotion.restore()
         except BaseException:
             self._release_lock()
             raise
-        self._changes = Changes(config, self.clock, self._slots, self.counters, self.after_swap)
+        self._promotion.after_swap = self.after_swap
+        trials = Trials(self._promotion, config.promotion, self.clock)
+        self._changes = Changes(config, self.clock, self._promotion, trials)
         self._changes.start()
         self._poller = Poller(
             config,
@@ -170,28 +177,13 @@ class EdgeAgent:
 
     @property
     def versions(self) -> list[int]:
-        """The loaded versions: the active one, then the previous one."""
-        return [s.version for s in self._slots.pair if s is not None]
+        """The loaded versions: the active one, the previous one, the candidate."""
+        return [s.version for s in self._slots.loaded]
 
     @property
     def loaded(self) -> list[Slot]:
-        """The loaded releases: the active one, then the previous one."""
-        return [s for s in self._slots.pair if s is not None]
-
-    @property
-    def refused(self) -> list[dict[str, Any]]:
-        """Releases refused since the start: ``version`` and ``reason``."""
-        return [{"version": v, "reason": r} for v, r in list(self._changes.refusals.items())]
-
-    @property
-    def held(self) -> int | None:
-        """Version that was rolled back from and stays out."""
-        return self._slots.held
-
-    @property
-    def swaps(self) -> list[Swap]:
-        """The last changes of the active release, oldest first."""
-        return list(self._slots.journal.swaps)
+        """The loaded releases: the active one, the previous one, the candidate."""
+        return self._slots.loaded
 
     @property
     def source_trouble(self) -> str | None:
@@ -332,50 +324,21 @@ class EdgeAgent:
         """Return kept readings after a sequence number; raises `SpoolError`."""
         return self._spool.after(after, limit)
 
-    def rollback(self, *, by: str = "in-process") -> Future[int]:
-        """Ask for the previous release; the future gives the version that then serves.
-
-        It raises `NoSuchRelease` if there is none, and OSError if the disk fails.
-
-        Parameters
-        ----------
-        by : str
-            Who asks, for the audit record.
-        """
-        return self._changes.command("rollback", self._changes.rollback, by=by)
-
-    def pull(self, *, by: str = "in-process") -> Future[int | None]:
-        """Ask for a look at the repository now; the future gives the version that then serves."""
-        return self._poller.pull(by=by)
-
-    def alone(self, work: Callable[[], T]) -> Future[T]:
-        """Run `work` where everything that changes what serves happens, with nothing between.
-
-        Commands that it gives are carried out at once; it must not wait for `pull`.
-        """
-        return self._changes.submit(work)
-
     def status(self) -> dict[str, Any]:
         """Return what the agent is and has done, as JSON values; times in s."""
-        active, previous = self._slots.pair
         newest = self._newest
         return {
             "pid": os.getpid(),
             "site": self.config.name,
+            "device": self.config.device,
             "channel": self.config.channel,
-            "ready": active is not None,
-            "active": None if active is None else active.version,
-            "previous": None if previous is None else previous.version,
-            "columns": None if active is None else list(active.columns),
-            "held": self._slots.held,
-            "refused": self.refused,
+            **release_status(self._promotion, self.config.promotion),
             "source_trouble": self._poller.trouble,
             "updates": self._poller.status(),
             "counters": self.counters.as_dict(),
             "latency_ms": self.counters.latencies.summary(),
             "staleness_seconds": self._last_staleness,
             "last_data_time": None if newest is None else newest[1],
-            "swaps": [msgspec.structs.asdict(s) for s in self.swaps],
             "started_at": self.started_at,
             "now": self.clock.now(),
             "rss_bytes": resident_bytes(),
@@ -383,10 +346,18 @@ class EdgeAgent:
         }
 
     def _answer(self, slot: Slot, rows: np.ndarray, newest: tuple[float, str] | None) -> Prediction:
-        found = slot.model.run(rows)
+        live = slot.live
+        try:
+            found = slot.model.run(rows)
+        except ReleaseError:
+            live.failed += len(rows) == 1  # of a large batch, the memory may be to blame
+            raise
+        first = rows[0].tolist()
+        if live.rows is not None:
+            live.rows.append(first)
         if len(rows) == 1:
             outside = _INSIDE
-            for value, (low, high) in zip(rows[0].tolist(), slot.limits, strict=True):
+            for value, (low, high) in zip(first, slot.limits, strict=True):
                 if not low <= value <= high:
                     outside = _OUTSIDE
         else:

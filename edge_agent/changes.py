@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -20,13 +21,16 @@ from edge_agent.config import AgentConfig
 from edge_agent.contracts.errors import ReleaseError
 from edge_agent.contracts.repository import Index, ReleaseRef
 from edge_agent.contracts.rollout import offered
-from edge_agent.metrics import Counters
-from edge_agent.promotion import decide
-from edge_agent.slots import Slots
+from edge_agent.offers import Offer
+from edge_agent.promotion import Promotion
+from edge_agent.trials import LOOK_SECONDS, Trials
 from edge_agent.updates.store import prune
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+#: How long a look at the trials may take where somebody waits for its outcome, s.
+PULL_SECONDS = 1.0
 
 
 class Changes:
@@ -36,29 +40,20 @@ class Changes:
     ----------
     config : AgentConfig
     clock : Clock
-    slots : Slots
-        Changed by this thread alone once it runs.
-    counters : Counters
-    after_swap : callable
-        Called on this thread after each swap.
+    promotion : Promotion
+        Called by this thread alone once it runs.
+    trials : Trials
     """
 
     def __init__(
-        self,
-        config: AgentConfig,
-        clock: Clock,
-        slots: Slots,
-        counters: Counters,
-        after_swap: Callable[[], None],
+        self, config: AgentConfig, clock: Clock, promotion: Promotion, trials: Trials
     ) -> None:
-        self.refusals: dict[int, str] = {}
-        """Version to the reason for which it was refused last."""
+        self.trials = trials
+        """What is on trial; for this thread alone, but for its ``measured``."""
         self._config = config
         self._clock = clock
-        self._slots = slots
-        self._counters = counters
-        self._after_swap = after_swap
-        self._refused: dict[int, str] = {}
+        self._promotion = promotion
+        self._offer: Offer | None = None
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="rbf-changes", daemon=True)
 
@@ -72,10 +67,7 @@ class Changes:
         self._thread.join()
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Run `work` on this thread; the future gives what it returns or raises.
-
-        Called on this thread, it runs at once.
-        """
+        """Run `work` on this thread; the future gives what it returns or raises."""
         done: Future[T] = Future()
 
         def command() -> None:
@@ -86,10 +78,7 @@ class Changes:
             else:
                 done.set_result(result)
 
-        if threading.current_thread() is self._thread:
-            command()
-        else:
-            self._commands.put(command)
+        self._commands.put(command)
         return done
 
     def command(self, name: str, work: Callable[[], T], *, by: str) -> Future[T]:
@@ -106,16 +95,9 @@ class Changes:
 
         return self.submit(recorded)
 
-    def rollback(self) -> int:
-        """Swap the previous release back in; on this thread only. See `Slots.rollback`."""
-        slot = self._slots.rollback()
-        log.warning("rolled back", version=slot.version, held=self._slots.held)
-        self._after_swap()
-        return slot.version
-
     def serving(self) -> int | None:
         """Return the version that serves, or none."""
-        active = self._slots.pair.active
+        active = self._promotion.slots.pair.active
         return None if active is None else active.version
 
     def wanted(self, index: Index) -> ReleaseRef | None:
@@ -125,20 +107,25 @@ class Changes:
         ----------
         index : Index
             Verified by the source.
+
+        Raises
+        ------
+        OSError
+            If the disk takes no record of what the index withdraws.
         """
+        config = self._config
         # By now no request can be using what the last swap retired.
-        self._slots.free_retired()
-        offer = offered(index, device=self._config.device, channel=self._config.channel)
-        decision = decide(
-            offer,
-            active=self.serving(),
-            held=self._slots.held,
-            refused=self._refused,
-        )
-        return offer if decision.load else None
+        self._promotion.slots.free_retired()
+        self._promotion.follow(index)
+        self.trials.look(PULL_SECONDS)
+        ref = offered(index, device=config.device, channel=config.channel)
+        if ref is None:
+            return None
+        self._offer = Offer(ref, pinned=index.pins.get(config.device) == ref.version)
+        return ref if self._promotion.wants(self._offer).take else None
 
     def take(self, ref: ReleaseRef, *, started: float) -> None:
-        """Let a downloaded release serve, or refuse it; on this thread only.
+        """Let a downloaded release into the shadow or serve, or refuse it; on this thread only.
 
         Parameters
         ----------
@@ -152,45 +139,26 @@ class Changes:
         OSError
             If the disk fails; worth another try.
         """
-        config, slots = self._config, self._slots
-        was = self.serving()
-        try:
-            slots.promote(ref.version, started=started)
-        except OSError:
-            raise
-        except ReleaseError as error:
-            self.refuse(ref, error)
-            return
-        except Exception as error:  # a release that breaks us must not be tried for ever
-            log.exception("a release cannot be loaded", version=ref.version)
-            msg = f"it cannot be loaded: {error!r}"
-            self.refuse(ref, ReleaseError(msg, reason="unexpected"))
-            return
-        log.info("release serves", version=ref.version, was=was)
-        self._after_swap()
-        serving = {s.version for s in slots.pair if s is not None}
-        prune(slots.releases, keep=config.keep_releases, never=serving)
+        offer = self._offer
+        if offer is None or offer.ref != ref:
+            offer = Offer(ref)
+        promotion = self._promotion
+        promotion.take(offer, started=started)
+        self.trials.look()
+        prune(
+            promotion.slots.releases,
+            keep=self._config.keep_releases,
+            never={s.version for s in promotion.slots.loaded},
+        )
 
     def refuse(self, ref: ReleaseRef, error: ReleaseError) -> None:
-        """Remember that a release is no good, by its manifest; on this thread only.
-
-        Raises
-        ------
-        OSError
-            If the disk does not take the record.
-        """
-        self._refused[ref.version] = ref.manifest.sha256
-        self.refusals[ref.version] = f"{type(error).__name__}: {error}"
-        self._counters.releases_refused += 1
-        log.error("release refused", version=ref.version, reason=str(error))
-        self._slots.journal.event(
-            "refused", version=ref.version, reason=str(error), at=self._clock.now()
-        )
+        """Remember that a release is no good, by its manifest; on this thread only."""
+        self._promotion.refuse(ref, error)
 
     def audit(self, name: str, by: str, outcome: str) -> None:
         """Put a command on the audit record; on this thread only."""
         try:
-            self._slots.journal.event(
+            self._promotion.journal.event(
                 "command",
                 command=name,
                 by=by,
@@ -202,5 +170,21 @@ class Changes:
             log.error("the audit record cannot be written", reason=str(failure))
 
     def _work(self) -> None:
-        while (command := self._commands.get()) is not None:
+        due = time.monotonic()
+        while True:
+            wait = max(0.0, due - time.monotonic()) if self.trials.running else None
+            try:
+                command = self._commands.get(timeout=wait)
+            except queue.Empty:
+                command = self._look
+            if command is None:
+                return
             command()
+            if time.monotonic() >= due:
+                due = time.monotonic() + LOOK_SECONDS
+
+    def _look(self) -> None:
+        try:
+            self.trials.look()
+        except Exception:  # whatever a trial does, commands and releases go on
+            log.exception("a look at a trial failed")

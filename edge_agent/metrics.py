@@ -149,11 +149,17 @@ class Counters:
         """Observers that raised."""
         self.rejected: Counter[str] = Counter()
         """Readings refused, by reason."""
+        self.transitions: Counter[str] = Counter()
+        """Transitions of releases, by ``kind:code``; see `edge_agent.lifecycle`."""
         self.latencies = Latencies()
         """Service times of predictions over the API, s."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts, without the latencies."""
         counts = {k: v for k, v in vars(self).items() if isinstance(v, int)}
-        reasons = {"rejected": self.rejected, "update_failures": self.update_failures}
+        reasons = {
+            "rejected": self.rejected,
+            "update_failures": self.update_failures,
+            "transitions": self.transitions,
+        }
         return {**counts, **{name: dict(found) for name, found in reasons.items()}}

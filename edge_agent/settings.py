@@ -1,4 +1,4 @@
-"""Sections of the agent's configuration file: upstream, MQTT, checks of readings, monitors."""
+"""Sections of the agent's configuration file: promotion, upstream, MQTT, readings, monitors."""
 
 from __future__ import annotations
 
@@ -22,6 +22,29 @@ class Section(Contract):
         values = ((name, getattr(self, name)) for name in type(self).model_fields)
         paths = {name: folder / value for name, value in values if isinstance(value, Path)}
         return self.model_copy(update=paths)
+
+
+class PromotionSettings(Section):
+    """``[promotion]``: how a release proves itself; the rules are in `edge_agent.trial`."""
+
+    shadow_predictions: Annotated[int, Field(ge=0)] = 100
+    """Live predictions on which a new release is compared with the active one before it serves; 0:
+    it serves as soon as it is checked, as the first release always does."""
+    shadow_seconds: Seconds = 3600.0
+    """Longest time in the shadow, s: a quiet site gets its updates too."""
+    soak_seconds: Seconds = 3600.0
+    """How long the release before stays at hand and the new one can be rolled back by itself, s."""
+    errors: Annotated[int, Field(ge=0)] = 0
+    """Runs that may fail or give a value that is not finite, on inputs that the other release
+    answers."""
+    latency_ms: Annotated[float, Field(gt=0)] = 50.0
+    """A run takes too long beyond this and twice the other release's time, ms."""
+    accuracy: Annotated[float, Field(ge=0)] = 0.1
+    """By so much a release's mean absolute error at the interior sensors may be larger than the
+    other's, m/s."""
+    disagreement: Annotated[float, Field(gt=0)] = 3.0
+    """Largest mean relative difference from the active release, in sums of the two releases'
+    ``relative_l2`` on their selection sets; counts where no interior sensor tells who is right."""
 
 
 class UpstreamSettings(Section):

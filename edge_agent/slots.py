@@ -1,17 +1,18 @@
-"""Loaded releases: the one that serves and the one before it.
+"""Loaded releases: the one that serves, the one before it, and a candidate.
 
 A swap builds, checks and warms up the new release beside the old one, then changes one reference;
-whoever reads the reference sees the old or the new release, whole. What serves is journalled after
-the swap, so a crash at any point restarts into the old or the new one.
+whoever reads the reference sees the old or the new release, whole. Which release is to serve is
+decided, and put on the disk before the swap, by `edge_agent.promotion`.
 """
 
 from __future__ import annotations
 
 import io
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -19,16 +20,25 @@ import structlog
 from edge_agent.batching import Cost, fitted
 from edge_agent.clock import Clock
 from edge_agent.contracts.errors import GoldenMismatch, NoSuchRelease, ReleaseError
-from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.geometry import interpolation_weights
 from edge_agent.contracts.release import Release
 from edge_agent.inference import Model, load_model
-from edge_agent.journal import ActiveState, Journal, Swap
 from edge_agent.prediction import Prediction, SensorWind, instant
-from edge_agent.promotion import held_after_rollback
-from edge_agent.updates.store import StoredRelease, read_stored, stored_versions
+from edge_agent.updates.store import StoredRelease, read_stored
 
 log = structlog.get_logger(__name__)
+
+
+class Live:
+    """What live traffic leaves with a release; see `edge_agent.shadow`."""
+
+    __slots__ = ("failed", "rows")
+
+    def __init__(self) -> None:
+        self.rows: deque[list[float]] | None = None
+        """Rows for a look at releases side by side; none while nothing is on trial."""
+        self.failed = 0
+        """Runs that ended in an error of the engine's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +49,8 @@ class Slot:
     """The release's."""
     release: Release
     """Its manifest."""
+    manifest: str
+    """sha256 of the manifest."""
     model: Model
     """Ready to run."""
     cost: Cost
@@ -67,6 +79,8 @@ class Slot:
     """Multiplies the standard deviation."""
     loaded_at: float
     """Wall time, s since the Unix epoch."""
+    live: Live = field(default_factory=Live)
+    """What traffic leaves here."""
 
 
 #: Runs of each size, and rows of the larger size, from which a release's cost is worked out. Few,
@@ -120,6 +134,7 @@ def load(stored: StoredRelease, *, now: float, warm_up_runs: int, objective: flo
     return Slot(
         version=release.version,
         release=release,
+        manifest=stored.ref.manifest.sha256,
         model=model,
         cost=cost,
         columns=tuple(v.name for v in release.inputs),
@@ -206,6 +221,13 @@ def at_sensors(slot: Slot, prediction: Prediction) -> dict[str, SensorWind]:
     }
 
 
+def sensor_speeds(slot: Slot, wind: np.ndarray) -> list[float]:
+    """Return the wind speed at the interior sensors, m/s, of a field (3, z, y, x), m/s."""
+    at = wind.reshape(3, -1) @ slot.sensor_weights
+    speeds: list[float] = np.sqrt((at**2).sum(axis=0)).tolist()
+    return speeds
+
+
 def _array(data: bytes, version: int) -> np.ndarray:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
@@ -216,7 +238,7 @@ def _array(data: bytes, version: int) -> np.ndarray:
 
 
 class Slots:
-    """The active and the previous release; changed by one thread, read by any.
+    """The loaded releases; changed by one thread, read by any.
 
     Parameters
     ----------
@@ -228,138 +250,66 @@ class Slots:
     warm_up_runs : int
     objective : float, s
         See `load`.
-    journal_bytes : int
-        Size at which the audit record is rotated.
     """
 
     def __init__(
-        self,
-        state: Path,
-        clock: Clock,
-        *,
-        name: str,
-        warm_up_runs: int,
-        objective: float,
-        journal_bytes: int,
+        self, state: Path, clock: Clock, *, name: str, warm_up_runs: int, objective: float
     ) -> None:
         self.releases = state / "releases"
-        self.journal = Journal(state, max_bytes=journal_bytes)
         self.pair = Pair(None, None)
-        self.held: int | None = None
+        self.candidate: Slot | None = None
+        """The release in the shadow."""
         self._retired: list[Slot] = []
         self._objective = objective
         self._clock = clock
         self._name = name
         self._warm_up_runs = warm_up_runs
 
-    def restore(self) -> None:
-        """Load what served last; failing that, the newest release that verifies; or nothing."""
-        started = self._clock.now()
-        state = self.journal.read_active()
-        wanted = [] if state is None else [state.active, state.previous]
-        self.held = None if state is None else state.held
-        stored = stored_versions(self.releases)[::-1]
-        # What was rolled back from is the last resort: a doubtful answer, but an answer.
-        order = [v for v in wanted if v is not None]
-        order += [v for v in stored if v != self.held] + [v for v in stored if v == self.held]
-        slots: list[Slot] = []
-        for version in dict.fromkeys(order):
-            slot = self._try_load(version)
-            if slot is not None:
-                slots.append(slot)
-            # The previous slot only comes from the journal: an old release nobody chose is no
-            # place to roll back to.
-            if slots and (len(slots) == 2 or version not in wanted[:1]):
-                break
-        if slots:
-            previous = slots[1] if len(slots) == 2 and slots[1].version in wanted else None
-            if self.held is not None and self.held <= slots[0].version:
-                self.held = None
-            self._swap(Pair(slots[0], previous), reason="restart", started=started)
+    @property
+    def loaded(self) -> list[Slot]:
+        """The active one, the previous one, the candidate."""
+        return [s for s in (*self.pair, self.candidate) if s is not None]
 
-    def promote(self, version: int, *, started: float) -> Slot:
-        """Load a downloaded release and let it serve.
+    def swap(self, active: Slot, previous: Slot | None) -> None:
+        """Let a loaded release serve; whoever was reading goes on with what it has."""
+        pair = Pair(active, previous)
+        # Kept until `free_retired`: freeing a model takes up to a millisecond, and the last request
+        # that uses it must not be the one to pay.
+        keep = (*pair, self.candidate)
+        self._retired += [s for s in self.pair if s is not None and s not in keep]
+        if self.candidate is active:
+            self.candidate = None
+        self.pair = pair
+
+    def set_candidate(self, slot: Slot | None) -> None:
+        """Put a release into the shadow, or take the one there out."""
+        if self.candidate is not None:
+            self._retired.append(self.candidate)
+        self.candidate = slot
+
+    def free_retired(self) -> None:
+        """Free the releases that were let go of before the last look; on the caller's thread."""
+        self._retired.clear()
+
+    def find(self, version: int) -> Slot:
+        """Return a loaded slot by version; `NoSuchRelease` if there is none."""
+        for slot in self.loaded:
+            if slot.version == version:
+                return slot
+        loaded = ", ".join(str(s.version) for s in self.loaded) or "none"
+        msg = f"release {version} is not loaded (loaded: {loaded})"
+        raise NoSuchRelease(msg, version=version)
+
+    def load(self, version: int) -> Slot:
+        """Load a release from the device's own disk, every byte verified; see `load`.
 
         Raises
         ------
         ReleaseError
-            If it must not serve; what served goes on serving.
+            If it must not serve.
         OSError
-            If the disk fails.
+            If it cannot be read.
         """
-        slot = self._load(version)
-        failpoint("slots.loaded")
-        if self.held is not None and self.held <= version:
-            self.held = None
-        self._swap(Pair(slot, self.pair.active), reason="release", started=started)
-        return slot
-
-    def rollback(self) -> Slot:
-        """Let the previous release serve, and hold the one left.
-
-        Raises
-        ------
-        NoSuchRelease
-            If there is no previous release.
-        OSError
-            If the disk does not take the record.
-        """
-        active, previous = self.pair
-        if active is None or previous is None:
-            msg = "there is no previous release to roll back to"
-            raise NoSuchRelease(msg, version=None)
-        started = self._clock.now()
-        self.held = held_after_rollback(self.held, left=active.version, now=previous.version)
-        self._swap(Pair(previous, active), reason="rollback", started=started)
-        return previous
-
-    def free_retired(self) -> None:
-        """Free the releases that were swapped out before the last look; on the caller's thread."""
-        self._retired.clear()
-
-    def find(self, version: int) -> Slot:
-        """Return a loaded slot by version; `NoSuchRelease` if it is neither of the two."""
-        for slot in self.pair:
-            if slot is not None and slot.version == version:
-                return slot
-        loaded = ", ".join(str(s.version) for s in self.pair if s is not None) or "none"
-        msg = f"release {version} is not loaded (loaded: {loaded})"
-        raise NoSuchRelease(msg, version=version)
-
-    def _swap(
-        self, pair: Pair, *, reason: Literal["release", "rollback", "restart"], started: float
-    ) -> None:
-        before, active = self.pair.active, pair.active
-        if active is None:
-            msg = "a swap needs a release"
-            raise ValueError(msg)
-        failpoint("slots.before_swap")
-        # Kept until `free_retired`: freeing a model takes up to a millisecond, and the last request
-        # that uses it must not be the one to pay.
-        self._retired += [s for s in self.pair if s is not None and s not in pair]
-        self.pair = pair
-        swapped = self._clock.now()
-        failpoint("slots.after_swap")
-        self.journal.write_active(
-            ActiveState(
-                active=active.version,
-                previous=None if pair.previous is None else pair.previous.version,
-                held=self.held,
-            )
-        )
-        failpoint("slots.journalled")
-        self.journal.swapped(
-            Swap(
-                version=active.version,
-                from_version=None if before is None else before.version,
-                reason=reason,
-                loading_started_at=started,
-                swapped_at=swapped,
-                finished_at=self._clock.now(),
-            )
-        )
-
-    def _load(self, version: int) -> Slot:
         stored = read_stored(self.releases / str(version), name=self._name)
         return load(
             stored,
@@ -368,9 +318,13 @@ class Slots:
             objective=self._objective,
         )
 
-    def _try_load(self, version: int) -> Slot | None:
+    def try_load(self, version: int) -> Slot | None:
+        """Return a release that is loaded or can be, or none."""
+        for slot in self.loaded:
+            if slot.version == version:
+                return slot
         try:
-            return self._load(version)
+            return self.load(version)
         except (ReleaseError, OSError) as error:
-            log.warning("release not restored", version=version, reason=str(error))
+            log.warning("release not loaded", version=version, reason=str(error))
             return None

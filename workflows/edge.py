@@ -89,6 +89,11 @@ class EdgeProcess:
             "[updates]\n"
             "retry_seconds = 0.2\n"
             "retry_max_seconds = 0.5\n"
+            # A demonstration's releases come every few seconds.
+            "[promotion]\n"
+            "shadow_predictions = 20\n"
+            "shadow_seconds = 5.0\n"
+            "soak_seconds = 10.0\n"
             "[upstream]\n"
             f"folder = {to_toml_value(str(folder.inbox))}\n"
             f"batch_seconds = {BATCH_SECONDS}\n",

@@ -35,6 +35,14 @@ def _lines(agent: EdgeAgent, stages: Stages, version: str) -> Iterator[str]:
     )
     for reason, count in sorted(agent.counters.update_failures.items()):
         yield f'rbf_update_failures_total{{reason="{_escaped(reason)}"}} {count}'
+    yield from _head("release_transitions_total", "counter", "Steps of releases on their way.")
+    for step, count in sorted(agent.counters.transitions.items()):
+        kind, _, reason = step.partition(":")
+        yield f'rbf_release_transitions_total{{to="{kind}",reason="{_escaped(reason)}"}} {count}'
+    yield from _head("release_state", "gauge", "Where each loaded release stands on its way.")
+    for slot in agent.loaded:
+        where = agent.promotion.state.name_of(slot.version)
+        yield f'rbf_release_state{{version="{slot.version}",state="{where}"}} 1'
     for name, (help_text, found) in {**_gauges(agent), **_others(agent)}.items():
         if found is not None:
             yield from _head(name, "gauge", help_text)
@@ -50,12 +58,19 @@ def _lines(agent: EdgeAgent, stages: Stages, version: str) -> Iterator[str]:
 
 def _gauges(agent: EdgeAgent) -> dict[str, tuple[str, float | None]]:
     active = agent.versions[0] if agent.ready else None
+    state = agent.promotion.state
     swaps = agent.swaps
     last = swaps[-1] if swaps else None
     return {
         "ready": ("Whether a release serves.", float(agent.ready)),
         "release_version": ("Version of the active release.", active),
-        "release_held_version": ("Version rolled back from, kept out.", agent.held),
+        "release_held_version": ("Version rolled back from, kept out.", state.held),
+        "release_pinned_version": ("Version fixed by command.", state.pinned),
+        "release_hold": ("Whether a command has stopped updates.", float(state.hold)),
+        "release_shadow_predictions": (
+            "Live predictions on which the candidate was compared.",
+            None if state.shadow is None else state.shadow.compared,
+        ),
         "release_data_age_seconds": (
             "Age, in data time, of the newest data behind the release, at the last answer.",
             agent.last_staleness,

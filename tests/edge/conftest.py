@@ -22,7 +22,7 @@ from edge_agent.api.server import Server
 from edge_agent.client import RemoteAgent
 from edge_agent.config import AgentConfig
 from edge_agent.contracts.observation import Reading
-from edge_agent.settings import UpdateSettings
+from edge_agent.settings import PromotionSettings, UpdateSettings
 
 from .releases import NAME
 
@@ -71,6 +71,7 @@ class Process:
         self.config.write_text(
             f'name = "{NAME}"\nrepository = "repository"\nstate = "state"\npoll_seconds = 0.02\n'
             "[updates]\nretry_seconds = 0.02\nretry_max_seconds = 0.1\n"
+            "[promotion]\nshadow_predictions = 0\n"
         )
         self.client = RemoteAgent(f"unix:{folder / 'state' / 'agent.sock'}")
         with (folder / "agent.log").open("ab") as log:
@@ -105,6 +106,7 @@ def config(tmp_path: Path) -> AgentConfig:
         state=tmp_path / "state",
         poll_seconds=3600,  # tests say when: agent.pull()
         updates=UpdateSettings(retry_seconds=3600, retry_max_seconds=3600),
+        promotion=PromotionSettings(shadow_predictions=0),
     )
 
 

@@ -74,7 +74,7 @@ def test_before_the_first_release(agent):
     with pytest.raises(NotReady):
         agent.predict(WEST)
     with pytest.raises(NoSuchRelease):
-        agent._slots.rollback()
+        agent.rollback().result(20)
 
 
 def test_predictions_from_readings_use_the_feature_map_and_know_their_age(config):

@@ -37,10 +37,11 @@ def listens(process):
 @pytest.mark.parametrize(
     ("point", "allowed"),
     [
-        ("slots.loaded", {1}),
-        ("slots.before_swap", {1}),
-        ("slots.after_swap", {1}),
-        ("slots.journalled", {2}),
+        ("promotion.loaded", {1}),
+        ("promotion.recorded", {1}),
+        ("promotion.committed", {2}),
+        ("promotion.swapped", {2}),
+        ("promotion.journalled", {2}),
     ],
 )
 def test_an_agent_killed_in_a_swap_serves_the_old_or_the_new_release(
@@ -48,7 +49,7 @@ def test_an_agent_killed_in_a_swap_serves_the_old_or_the_new_release(
 ):
     repository = tmp_path / "repository"
     make_release(repository, 1, bias=1.0)
-    # loaded is passed by promotions alone, the others at each swap.
+    # Each point is passed once by each promotion.
     agent = launch(failpoint=f"{point}:2")
     agent.client.wait_serving(1)
     make_release(repository, 2, bias=2.0)

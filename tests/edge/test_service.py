@@ -131,7 +131,7 @@ def test_every_command_is_on_record_with_who_asked_and_what_came_of_it(agent, co
 
 
 def test_the_record_is_rotated_and_its_swaps_are_still_known(config):
-    small = config.model_copy(update={"journal_bytes": 4096})
+    small = config.model_copy(update={"journal_bytes": 8192})
     with EdgeAgent(small) as agent:
         for version in range(1, 31):
             make_release(config.repository, version)

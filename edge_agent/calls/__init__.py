@@ -1,1 +1,0 @@
-"""Calls from afar, each with an identifier: carried out once, answered as often as asked."""
