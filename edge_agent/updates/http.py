@@ -64,6 +64,8 @@ class HttpTransport:
             )
         else:
             self._connection = http.client.HTTPConnection(host, parts.port, timeout=read_seconds)
+        self._lock = threading.Lock()
+        self._busy = False
         self._closed = False
         self._late = False
 
@@ -71,7 +73,10 @@ class HttpTransport:
     def open(self, path: str, *, offset: int = 0, seconds: float) -> Iterator[Body | None]:
         """Ask for a file; see `Transport.open`."""
         check_path(path)
-        self._late = False
+        with self._lock:
+            if self._closed:
+                raise stopped()
+            self._busy, self._late = True, False
         # A socket's own time limit starts anew with every byte; this one does not.
         timer = threading.Timer(seconds, self._too_late)
         timer.daemon = True
@@ -90,13 +95,20 @@ class HttpTransport:
             yield Body(start, self._chunks(response, path))
         finally:
             timer.cancel()
-            if response is None or not response.isclosed():
-                self._connection.close()  # what is left of the answer must not meet the next one
+            with self._lock:
+                self._busy = False
+                if self._closed or response is None or not response.isclosed():
+                    # What is left of the answer must not meet the next one.
+                    self._connection.close()
 
     def close(self) -> None:
         """End the reading; see `Transport.close`."""
-        self._closed = True
-        self._shut()
+        with self._lock:
+            self._closed = True
+            if self._busy:
+                self._shut()  # its reader closes it
+            else:
+                self._connection.close()
 
     def _ask(self, path: str, offset: int) -> http.client.HTTPResponse:
         response = self._request(path, offset)
@@ -121,12 +133,8 @@ class HttpTransport:
             raise self._failure(path, error) from error
 
     def _send(self, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-        if self._closed:
-            raise stopped()
-        if self._late:
-            raise TimeoutError
         self._connection.request("GET", target, headers=headers)
-        if self._late:  # while it connected, when there was no socket to shut
+        if self._late or self._closed:  # while it connected, when there was no socket to shut
             raise TimeoutError
         return self._connection.getresponse()
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
 from tuf.api import exceptions
 from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
@@ -100,7 +101,11 @@ def refresh(read: Read, cache: Path, root: bytes, now: float) -> Verified:
         info = trusted.targets.targets.get(path)
         if info is None or "sha256" not in info.hashes:
             return None
-        return TargetFile(path=path, sha256=info.hashes["sha256"], length=info.length)
+        try:
+            return TargetFile(path=path, sha256=info.hashes["sha256"], length=info.length)
+        except ValidationError as error:
+            msg = f"the repository's metadata name {path} with a digest that is none"
+            raise Untrusted(msg, reason="format") from error
 
     return Verified(
         roles={r: SeenRole(version=s.version, keys=keys[r]) for r, s in signed.items()},

@@ -24,6 +24,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.contracts.observation import Reading
 from edge_agent.settings import PromotionSettings, UpdateSettings
 
+from .owner import first_root
 from .releases import NAME
 
 # What the agents' threads log would come between the lines of the report.
@@ -69,7 +70,8 @@ class Process:
         self.folder = folder
         self.config = folder / "edge.toml"
         self.config.write_text(
-            f'name = "{NAME}"\nrepository = "repository"\nstate = "state"\npoll_seconds = 0.02\n'
+            f'name = "{NAME}"\nrepository = "repository"\n'
+            'root = "repository/metadata/1.root.json"\nstate = "state"\npoll_seconds = 0.02\n'
             "[updates]\nretry_seconds = 0.02\nretry_max_seconds = 0.1\n"
             "[promotion]\nshadow_predictions = 0\n"
         )
@@ -103,6 +105,7 @@ def config(tmp_path: Path) -> AgentConfig:
     return AgentConfig(
         name=NAME,
         repository=tmp_path / "repository",
+        root=first_root(tmp_path / "repository"),
         state=tmp_path / "state",
         poll_seconds=3600,  # tests say when: agent.pull()
         updates=UpdateSettings(retry_seconds=3600, retry_max_seconds=3600),

@@ -24,8 +24,10 @@ from edge_agent.contracts.release import (
     TrainingData,
     Uncertainty,
 )
-from edge_agent.contracts.repository import INDEX, Channel, Index, ReleaseRef, target_file
+from edge_agent.contracts.repository import Channel, Index, ReleaseRef, target_file
 from edge_agent.contracts.site import Grid, InteriorSensor
+
+from .owner import Owner
 
 NAME = "test-house"
 GRID = Grid(x=(1.0, 3.0, 5.0, 7.0), y=(1.0, 3.0, 5.0), z=(0.5, 1.5))
@@ -158,21 +160,23 @@ def make_release(
     return made
 
 
-def publish_release(made: Made, channel: Channel = "stable") -> None:
-    """List a release in the index and point the channel at it."""
-    path = made.repository / INDEX
+def publish_release(made: Made, channel: Channel = "stable", *, owner: Owner | None = None) -> None:
+    """Sign a release, list it in the index and point the channel at it."""
+    owner = owner or Owner(made.repository)
     name = made.release.name
-    index = Index.model_validate_json(path.read_bytes()) if path.exists() else Index(name=name)
+    index = owner.index(name)
     refs = {r.version: r for r in index.releases} | {made.ref.version: made.ref}
-    shown = {*index.history.get(channel, ()), index.channels.get(channel, 0)}
-    earlier = tuple(sorted(v for v in shown if 0 < v < made.ref.version))
+    earlier = {*index.history.get(channel, ()), index.channels.get(channel, 0)}
     index = Index(
         name=name,
         releases=tuple(refs[v] for v in sorted(refs)),
         channels={**index.channels, channel: made.ref.version},
-        history=index.history | {channel: earlier},
+        history=index.history
+        | {channel: tuple(sorted(v for v in earlier if 0 < v < made.ref.version))},
     )
-    storage.write_bytes(path, index.canonical_json())
+    owner.name(made.ref.manifest, *made.release.files())
+    owner.put_index(name, index.canonical_json())
+    owner.publish()
 
 
 def _put(repository: Path, path: str, data: bytes) -> TargetFile:

@@ -13,6 +13,7 @@ from edge_agent.client import RemoteAgent
 from edge_agent.process import resident_bytes
 
 from .conftest import listening
+from .owner import first_root
 from .releases import NAME, make_release
 from .test_transports import INFER, WEST
 
@@ -76,6 +77,7 @@ def served(tmp_path_factory):
     config = AgentConfig(
         name=NAME,
         repository=folder / "repository",
+        root=first_root(folder / "repository"),
         state=folder / "state",
         poll_seconds=3600,
         max_head_bytes=1024,

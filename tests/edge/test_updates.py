@@ -7,15 +7,20 @@ import pytest
 from pydantic import ValidationError
 
 from edge_agent.agent import EdgeAgent
+from edge_agent.clock import SystemClock
 from edge_agent.contracts.errors import DigestMismatch, NotReady, ReleaseError, Untrusted
 from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import TargetFile
-from edge_agent.contracts.repository import INDEX, Index, ReleaseRef
+from edge_agent.contracts.repository import ReleaseRef
 from edge_agent.metrics import Counters
+from edge_agent.settings import UpdateSettings
 from edge_agent.updates.fetch import Fetcher, Limits
-from edge_agent.updates.source import FolderSource
+from edge_agent.updates.signed import SignedSource
 from edge_agent.updates.store import read_stored, stored_versions
+from edge_agent.updates.transport import FolderTransport
+from edge_agent.updates.trust import Trust
 
+from .owner import Owner, first_root
 from .releases import NAME, expected_wind, make_release, model_bytes
 
 INPUTS = np.array([[4.0, 270.0]], dtype=np.float32)
@@ -32,20 +37,29 @@ def fetcher(folder, source, *, name=NAME, max_bytes=10**8, **options):
     )
 
 
+def source(repository, folder):
+    """What a device believes of a repository, after one look."""
+    trust = Trust(folder / "trust", first_root(repository))
+    found = SignedSource(FolderTransport(repository), trust, SystemClock(), UpdateSettings())
+    found.index(NAME)
+    return found
+
+
 def take(made, folder, **options):
-    return fetcher(folder, FolderSource(made.repository), **options).fetch(made.ref)
+    return fetcher(folder, source(made.repository, folder), **options).fetch(made.ref)
 
 
 def test_a_release_arrives_whole_with_files_named_by_role(tmp_path):
     made = make_release(tmp_path / "repository", 1)
-    folder = take(made, tmp_path)
+    fetch = fetcher(tmp_path, source(made.repository, tmp_path)).fetch
+    folder = fetch(made.ref)
     assert {p.name for p in folder.iterdir()} == {
         "ref.json", "release.json", "model.onnx",
         "golden_inputs.npy", "golden_wind.npy", "golden_wind_std.npy",
     }  # fmt: skip
     assert read_stored(folder, name=NAME).release == made.release
     shutil.rmtree(made.repository)
-    assert take(made, tmp_path) == folder, "what is here already is not fetched again"
+    assert fetch(made.ref) == folder, "what is here already is not fetched again"
 
 
 @pytest.mark.parametrize("which", ["manifest", "model", "golden"])
@@ -86,18 +100,18 @@ def test_a_release_of_another_model_or_too_large_is_refused(tmp_path):
     with pytest.raises(ReleaseError, match="max_release_bytes"):
         take(made, tmp_path, max_bytes=10)
     with pytest.raises(ReleaseError, match="version 1"):
-        fetcher(tmp_path, FolderSource(made.repository)).fetch(
+        fetcher(tmp_path, source(made.repository, tmp_path)).fetch(
             ReleaseRef(version=2, manifest=made.ref.manifest)
         )
 
 
-def test_a_target_cannot_leave_the_repository(tmp_path):
+@pytest.mark.parametrize("path", ["../secret", "a/../../secret", "/secret", "a//b", "./a", "a\\b"])
+def test_a_path_cannot_leave_the_repository(tmp_path, path):
     (tmp_path / "secret").write_bytes(b"x")
-    fields = {"path": "a/../../../secret", "sha256": sha256(b"x"), "length": 1}
     with pytest.raises(ValidationError):
-        TargetFile(**fields)
-    target = TargetFile.model_construct(**fields)
-    with pytest.raises(Untrusted, match="leads out"), FolderSource(tmp_path / "r").open(target):
+        TargetFile(path=path, sha256=sha256(b"x"), length=1)
+    transport = FolderTransport(tmp_path / "repository")
+    with pytest.raises(Untrusted, match="leads out"), transport.open(path, seconds=1):
         pass
 
 
@@ -139,23 +153,42 @@ def test_a_model_that_does_not_load_or_fit_is_refused(agent, config, model):
         agent.predict(INPUTS)
 
 
-def test_an_index_gone_or_garbage_leaves_the_agent_serving(agent, config):
+def test_metadata_gone_or_garbage_leave_the_agent_serving(agent, config):
     make_release(config.repository, 1)
     agent.pull().result(20)
-    index = config.repository / INDEX
-    whole = index.read_bytes()
+    timestamp = config.repository / "metadata" / "timestamp.json"
+    whole = timestamp.read_bytes()
     before = agent.counters.source_errors
-    for broken in (whole[:-5], b"", b'{"name": 3}', Index(name="other").canonical_json()):
-        index.write_bytes(broken)
+    for broken in (
+        whole[:-5],
+        b"",
+        b'{"name": 3}',
+        b"[]",
+        whole.replace(b"timestamp", b"snapshot"),
+    ):
+        timestamp.write_bytes(broken)
         assert agent.pull().result(20) == 1
         assert agent.status()["source_trouble"]
-    index.unlink()
+    timestamp.unlink()
     agent.pull().result(20)
-    assert agent.counters.source_errors == before + 5
-    index.write_bytes(whole)
+    assert agent.counters.source_errors == before + 6
+    assert agent.counters.update_failures["format"] == 5
+    assert agent.status()["updates"]["failures"] >= 6
+    timestamp.write_bytes(whole)
     agent.pull().result(20)
     assert agent.status()["source_trouble"] is None
+    assert agent.status()["updates"]["failures"] == 0
     assert agent.predict(INPUTS).version == 1
+
+
+def test_an_agent_without_a_root_or_a_repository_waits_for_them(agent, config):
+    agent.pull().result(20)
+    assert "no trusted root yet" in agent.status()["source_trouble"]
+    Owner(config.repository)
+    agent.pull().result(20)
+    assert agent.status()["source_trouble"] is None, "nothing published is no trouble"
+    make_release(config.repository, 1)
+    assert agent.pull().result(20) == 1
 
 
 def test_a_missing_file_is_trouble_and_not_a_refusal(agent, config):

@@ -11,6 +11,7 @@ from edge_agent.contracts.observation import Reading
 from edge_agent.field import FieldServices
 from edge_agent.settings import MonitorSettings, UpstreamSettings
 from tests.edge.conftest import listening, wait_until
+from tests.edge.owner import first_root
 from tests.edge.releases import NAME, make_release
 from workflows.observations import ObservationStore, take_folder
 
@@ -26,6 +27,7 @@ def services(tmp_path):
     config = AgentConfig(
         name=NAME,
         repository=tmp_path / "repository",
+        root=first_root(tmp_path / "repository"),
         state=tmp_path / "state",
         poll_seconds=3600,
         upstream=UpstreamSettings(folder=tmp_path / "inbox", batch_seconds=0.05),
@@ -78,6 +80,7 @@ def test_monitors_that_cannot_be_read_stop_the_start(tmp_path):
     config = AgentConfig(
         name=NAME,
         repository=tmp_path,
+        root=first_root(tmp_path),
         state=tmp_path / "state",
         monitors=MonitorSettings(calibration=tmp_path / "missing.json"),
     )

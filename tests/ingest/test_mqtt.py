@@ -13,6 +13,7 @@ from edge_agent.contracts.observation import Reading
 from edge_agent.field import FieldServices
 from edge_agent.ingest.sender import Sender
 from edge_agent.settings import IngestSettings, MqttSettings
+from tests.edge.owner import first_root
 from tests.edge.releases import NAME, make_release
 
 
@@ -33,6 +34,7 @@ def field(tmp_path, brokers):
         config = AgentConfig(
             name=NAME,
             repository=tmp_path / "repository",
+            root=first_root(tmp_path / "repository"),
             state=tmp_path / "state",
             poll_seconds=3600,
             mqtt=MqttSettings(port=broker.port, retry_seconds=0.02),
@@ -187,6 +189,7 @@ def test_an_agent_starts_before_its_broker(tmp_path, brokers):
     config = AgentConfig(
         name=NAME,
         repository=tmp_path / "repository",
+        root=first_root(tmp_path / "repository"),
         state=tmp_path / "state",
         mqtt=MqttSettings(port=port, retry_seconds=0.02, retry_max_seconds=0.05),
     )

@@ -4,6 +4,7 @@ from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.observation import Reading
 from edge_agent.ingest.records import read_record
 from edge_agent.replay import MqttReplay
+from tests.edge.owner import first_root
 
 ROWS = [
     Reading("2016-06-01T00:00:00", "mast", "wind_speed", 5.0, "m s-1"),
@@ -94,6 +95,7 @@ def test_a_replay_through_a_broker_ends_when_all_are_kept(tmp_path, brokers):
     config = AgentConfig(
         name="house",
         repository=tmp_path / "repository",
+        root=first_root(tmp_path / "repository"),
         state=tmp_path / "state",
         mqtt=MqttSettings(port=broker.port),
     )
