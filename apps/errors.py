@@ -10,6 +10,9 @@ The tree (`RbfError` is in `edge_agent.contracts.errors`)::
         ├── ValidationError   scores cannot be computed
         ├── OutOfTime         the next step would not fit into the block; no failure
         └── PublishError      a repository that cannot take the release
+            ├── RepositoryConflict  somebody else published meanwhile; try again
+            ├── RepositoryDamaged   its metadata are not what its keys signed
+            └── SigningError        a key is missing, locked or not enough
 """
 
 from edge_agent.contracts.errors import RbfError
@@ -37,6 +40,18 @@ class ValidationError(StageError):
 
 class PublishError(StageError):
     """A repository cannot take the release."""
+
+
+class RepositoryConflict(PublishError):
+    """Somebody else published meanwhile; the same call again starts from what they made."""
+
+
+class RepositoryDamaged(PublishError):
+    """Metadata are missing, or not what the repository's keys signed; nothing is built on them."""
+
+
+class SigningError(PublishError):
+    """A key is missing or cannot be unlocked, or there are too few for the role."""
 
 
 class OutOfTime(StageError):
