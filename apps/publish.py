@@ -1,17 +1,12 @@
-"""Publish a candidate: its files, the release manifest, then the index that points to it.
+"""Publish a candidate: its files, its manifest, and the signed index that points to it.
 
-The order is the safety: targets, manifest, index. Files are named by digest and never change, so
-whoever reads the index finds everything that it points to, and a publisher killed anywhere leaves
-at worst files that nothing points to, which the next call finds in place. The creation time comes
-with the task, so a repeated call makes equal bytes.
+What makes this safe is in `apps.repository.repository`. The creation time comes with the task, so
+a repeated call makes an equal release.
 """
 
 from __future__ import annotations
 
-import fcntl
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -22,26 +17,21 @@ from pydantic import Field
 
 from apps.errors import PublishError
 from apps.repository import edits
+from apps.repository.chain import read_target
+from apps.repository.keys import Keyring
+from apps.repository.objects import open_store
+from apps.repository.repository import Repository
 from apps.surrogates.base import WIND, WIND_STD
 from apps.train import Candidate, read_candidate
 from apps.transport import DELTA, Serving, read_serving, serving_delta, serving_model
 from apps.validate import VALIDATION, ValidateResult
-from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Delta, Golden, OutputVariable, Release, TargetFile
-from edge_agent.contracts.repository import (
-    INDEX,
-    Channel,
-    Index,
-    ReleaseRef,
-    target_file,
-)
+from edge_agent.contracts.repository import Channel, Index, ReleaseRef
 from edge_agent.contracts.site import Site
-from edge_agent.contracts.storage import write_bytes
 
 #: What another machine's ONNX Runtime may differ by, m/s; faults are a hundred times larger.
 GOLDEN_TOLERANCE = 1e-3
-LOCK = "publish.lock"
 
 
 class PublishTask(Contract):
@@ -54,7 +44,9 @@ class PublishTask(Contract):
     candidate: str
     """Folder of the candidate, validated and accepted."""
     repository: str
-    """Repository folder."""
+    """Repository: a folder, or the URL of an object store; `rbf-repo init` has made it."""
+    keys: str
+    """Keyring of the online roles, a folder."""
     created: datetime
     """Wall time of publication, with its time zone."""
     channel: Channel = "stable"
@@ -72,54 +64,14 @@ class PublishResult(Contract):
     """Its model."""
 
 
-class IndexWriter:
-    """The only one that touches ``metadata/``: signed metadata will take its place.
-
-    Parameters
-    ----------
-    repository : Path
-    name : str
-        Model name.
-    """
-
-    def __init__(self, repository: Path, name: str) -> None:
-        self._path = repository / INDEX
-        self._name = name
-
-    def read(self) -> Index:
-        """Return the index, empty before the first release.
-
-        Raises
-        ------
-        PublishError
-            If it is not an index, or another model's.
-        """
-        try:
-            index = Index.model_validate_json(self._path.read_bytes())
-        except FileNotFoundError:
-            return Index(name=self._name)
-        except pydantic.ValidationError as error:
-            msg = f"{self._path}: not a repository's index; restore it from a copy"
-            raise PublishError(msg, file=str(self._path)) from error
-        if index.name != self._name:
-            msg = f"{self._path} is of model {index.name!r}, not {self._name!r}; use another folder"
-            raise PublishError(msg, file=str(self._path))
-        return index
-
-    def add(self, index: Index, ref: ReleaseRef, channel: Channel) -> None:
-        """Replace the index by one that lists `ref` and points `channel` to it."""
-        new = edits.promoted(edits.listed(index, ref), ref.version, channel)
-        write_bytes(self._path, new.model_dump_json(indent=1).encode() + b"\n")
-
-
 def publish(task: PublishTask) -> PublishResult:
     """Publish a candidate as a release; a call that finds it published returns it.
 
     Raises
     ------
     PublishError
-        If the candidate is not accepted, the version is taken by another model or below the newest,
-        or the repository is another model's.
+        If the candidate is not accepted, or the version is taken by another model or below the
+        newest. Its kinds: `RepositoryConflict`, `RepositoryDamaged`, `SigningError`.
     ValidationError
         If the model is not what was validated.
     TrainingError
@@ -127,7 +79,7 @@ def publish(task: PublishTask) -> PublishResult:
     OSError
         If the repository cannot be written; what it serves is unchanged.
     """
-    folder, repository = Path(task.candidate), Path(task.repository)
+    folder = Path(task.candidate)
     candidate = read_candidate(folder)
     serving, model = read_serving(folder), serving_model(folder)
     validation = _accepted(folder, serving)
@@ -137,9 +89,9 @@ def publish(task: PublishTask) -> PublishResult:
     if task.created.tzinfo is None:
         msg = "created has no time zone; give one"
         raise PublishError(msg, created=task.created)
-    with _locked(repository):
-        writer = IndexWriter(repository, task.site.name)
-        index = writer.read()
+    repository = Repository(open_store(task.repository), Keyring(Path(task.keys)))
+    with repository.exclusive() as state:
+        index = repository.index(state, task.site.name)
         newest = max((r.version for r in index.releases), default=0)
         if task.version <= newest:
             return _published(repository, index, task.version, serving)
@@ -147,15 +99,11 @@ def publish(task: PublishTask) -> PublishResult:
         if serving.delta and serving.delta.base_version not in {r.version for r in index.releases}:
             delta = None  # nobody has what it starts from
         release, files = _release(task, candidate, validation, serving, model, delta)
-        failpoint("publish.targets")
-        for target, data in files:
-            _store(repository, target, data)
-        failpoint("publish.manifest")
         data = release.model_dump_json(indent=1).encode() + b"\n"
         manifest = _target(f"{task.site.name}/{task.version}/release.json", data)
-        _store(repository, manifest, data)
-        failpoint("publish.index")
-        writer.add(index, ReleaseRef(version=task.version, manifest=manifest), task.channel)
+        ref = ReleaseRef(version=task.version, manifest=manifest)
+        index = edits.promoted(edits.listed(index, ref), task.version, task.channel)
+        repository.commit(state, index, {**dict(files), manifest: data})
     return PublishResult(version=task.version, manifest=manifest, model=release.model)
 
 
@@ -256,28 +204,18 @@ def _described(serving: Serving, file: TargetFile | None) -> Delta | None:
     )
 
 
-def _published(repository: Path, index: Index, version: int, serving: Serving) -> PublishResult:
-    ref = next((r for r in index.releases if r.version == version), None)
+def _published(
+    repository: Repository, index: Index, version: int, serving: Serving
+) -> PublishResult:
+    ref = index.release(version)
     if ref is None:
         msg = f"version {version} is below the newest, {index.releases[-1].version}; versions grow"
         raise PublishError(msg, version=version)
-    path = target_file(repository, ref.manifest)
-    try:
-        release = Release.model_validate_json(path.read_bytes())
-    except (OSError, pydantic.ValidationError) as error:
-        msg = f"{path}: the manifest of version {version} cannot be read; restore it from a copy"
-        raise PublishError(msg, file=str(path)) from error
+    release = Release.model_validate_json(read_target(repository.store, ref.manifest))
     if release.model.sha256 != serving.model_sha256:
         msg = f"version {version} is already published with another model; take the next version"
         raise PublishError(msg, version=version)
     return PublishResult(version=version, manifest=ref.manifest, model=release.model)
-
-
-def _store(repository: Path, target: TargetFile, data: bytes) -> None:
-    path = target_file(repository, target)
-    # Its name is its digest; only a file of equal bytes may stay.
-    if not (path.is_file() and sha256(path.read_bytes()) == target.sha256):
-        write_bytes(path, data)
 
 
 def _target(path: str, data: bytes) -> TargetFile:
@@ -288,12 +226,3 @@ def _npy(value: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(value), allow_pickle=False)
     return buffer.getvalue()
-
-
-@contextmanager
-def _locked(repository: Path) -> Iterator[None]:
-    """One publisher at a time; the lock goes with the process that holds it."""
-    repository.mkdir(parents=True, exist_ok=True)
-    with (repository / LOCK).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -12,14 +12,16 @@ import pydantic
 import typer
 
 from apps.correction import Correction, load_truth
-from apps.errors import StageError, ValidationError
+from apps.errors import RepositoryDamaged, StageError, ValidationError
 from apps.gate import PREVIOUS, GateSettings
+from apps.repository.reading import open_index
+from apps.repository.store import FolderStore
 from apps.train import CANDIDATE, Candidate
 from apps.validate import SetName, assess, predictor
 from edge_agent.contracts.errors import DigestMismatch, RbfError
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Release, ScoreSet, TargetFile
-from edge_agent.contracts.repository import INDEX, TARGETS, Index, target_file
+from edge_agent.contracts.repository import TARGETS, Index, target_file
 from edge_agent.contracts.site import Site
 
 if TYPE_CHECKING:
@@ -131,8 +133,8 @@ def rescore(
     if any(PREVIOUS in s.baselines for s in release.scores.values()):
         before = [r for r in index.releases if r.version < release.version]
         if not before:
-            msg = f"{repository / INDEX}: the release before version {release.version} is missing"
-            raise ValidationError(msg, file=str(repository / INDEX))
+            msg = f"{repository}: the release before version {release.version} is missing"
+            raise ValidationError(msg, file=str(repository))
         manifest = _parse(Release, _read(repository, before[-1].manifest), str(repository))
         previous = predictor(_read(repository, manifest.model))
 
@@ -186,12 +188,12 @@ def _find(path: Path, version: int | None) -> tuple[Path, Release, Index]:
     if repository is None:
         msg = f"{path}: not below a repository's {TARGETS}/ folder"
         raise ValidationError(msg, file=str(path))
-    return repository, _parse(Release, data, str(path)), _index(repository)
+    release = _parse(Release, data, str(path))
+    return repository, release, _index(repository, release.name)
 
 
-def _index(repository: Path) -> Index:
-    path = repository / INDEX
-    return _parse(Index, _bytes(path), str(path))
+def _index(repository: Path, name: str | None = None) -> Index:
+    return open_index(FolderStore(repository), name)
 
 
 def _run_folder(repository: Path) -> Path:
@@ -276,7 +278,7 @@ def recompute(
     """
     try:
         report = rescore(release, version=version, run=run, store=store, site_file=site)
-    except DigestMismatch as error:
+    except (DigestMismatch, RepositoryDamaged) as error:
         typer.echo(f"differs: {error}", err=True)
         raise typer.Exit(1) from None
     except (RbfError, OSError) as error:

@@ -8,9 +8,10 @@ import numpy as np
 
 from apps.correction import load_truth
 from apps.datasets import SimulationSet, load_simulations
+from apps.repository.reading import open_index, read_release
+from apps.repository.store import FolderStore
 from apps.scores import relative_l2, rmse
-from edge_agent.contracts.release import Release
-from edge_agent.contracts.repository import INDEX, Index, target_file
+from edge_agent.contracts.repository import target_file
 from edge_agent.contracts.site import Site
 from workflows.config import Campaign
 from workflows.decisions import REFERENCE
@@ -81,11 +82,8 @@ def predict(folder: RunFolder, version: int, at: SimulationSet) -> np.ndarray:
     """
     import onnxruntime
 
-    index = Index.model_validate_json((folder.repository / INDEX).read_bytes())
-    reference = next(r for r in index.releases if r.version == version)
-    release = Release.model_validate_json(
-        target_file(folder.repository, reference.manifest).read_bytes()
-    )
+    store = FolderStore(folder.repository)
+    release = read_release(store, open_index(store), version)
     session = onnxruntime.InferenceSession(target_file(folder.repository, release.model))
     inputs = release.feature_map.from_wind(at.wind_speed, at.wind_from_direction)
     wind: np.ndarray = session.run(["wind"], {"inputs": inputs})[0]

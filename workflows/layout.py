@@ -47,6 +47,16 @@ class RunFolder:
         return self.root / "repository"
 
     @property
+    def keys(self) -> Path:
+        """Keyring that publishing needs."""
+        return self.root / "keys" / "online"
+
+    @property
+    def root_keys(self) -> Path:
+        """Keyring of the repository's root, unless its owner keeps it elsewhere."""
+        return self.root / "keys" / "root"
+
+    @property
     def checkpoints(self) -> Path:
         """Simulations that go on later."""
         return self.root / "checkpoints"

@@ -17,6 +17,7 @@ from workflows.errors import ObservationError
 from workflows.layout import RunFolder
 from workflows.ledger import Ledger
 from workflows.observations import ObservationStore, take_folder
+from workflows.releases import Freshness, prepare
 from workflows.service import ReplayLog, service
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Session:
         self._site = site
         self._folder = folder
         self._ledger = ledger
+        self._freshness = Freshness(folder)
         self._started = time.monotonic()
         self._sequence = 0
         self._agent_status: dict[str, Any] | None = None
@@ -91,6 +93,7 @@ class Session:
         config = make_config(folder.parsl)
         observations = ObservationStore(folder.observations)
         view.say(f"campaign {self._campaign.name}: {folder.root}")
+        view.say(prepare(folder))
         try:
             edge.ensure()
             replay.start(log.data_time[-1] if log.data_time else None)
@@ -128,6 +131,7 @@ class Session:
         view: View,
     ) -> None:
         edge.ensure()
+        self._freshness.tick()
         log.read()
         if time.monotonic() - self._agent_seen >= POLL_SECONDS:
             self._agent_seen = time.monotonic()

@@ -113,6 +113,7 @@ def publication_task(site: Site, folder: RunFolder, row: CandidateRow) -> Publis
         version=required(row.version),
         candidate=required(row.folder),
         repository=str(folder.repository),
+        keys=str(folder.keys),
         created=datetime.fromisoformat(required(row.created)),
     )
 

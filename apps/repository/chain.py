@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tuf.api.exceptions import DownloadError, RepositoryError
-from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from apps.errors import RepositoryDamaged
 from apps.repository.store import Store
@@ -108,7 +108,8 @@ def roots(store: Store, anchor: bytes | None) -> list[Metadata[Root]]:
         raise RepositoryDamaged(msg, file=versioned(1, "root"))
     chain = [parse(first, Root, versioned(1, "root"))]
     _check(chain[0].signed, "root", chain[0], versioned(1, "root"))
-    for version in count(2):
+    while True:
+        version = len(chain) + 1
         path = versioned(version, "root")
         root = _verified(store, path, "root", Root, chain[-1].signed)
         if root is None:
@@ -151,14 +152,14 @@ def target_of(path: str, length: int, digest: str) -> TargetFile:
 def parse(data: bytes, kind: type[S], path: str) -> Metadata[S]:
     """Return metadata of a kind, not verified yet; raises `RepositoryDamaged`."""
     try:
-        metadata: Metadata[Signed] = Metadata.from_bytes(data)
+        metadata: Metadata[Any] = Metadata.from_bytes(data)
     except RepositoryError as error:
         msg = f"{path}: not metadata ({error}); restore it from a copy"
         raise RepositoryDamaged(msg, file=path) from error
     if not isinstance(metadata.signed, kind):
         msg = f"{path}: metadata of role {metadata.signed.type}"
         raise RepositoryDamaged(msg, file=path)
-    return metadata  # type: ignore[return-value] # its kind is checked above
+    return metadata
 
 
 def _snapshot(store: Store, version: int, root: Root) -> Metadata[Snapshot] | None:

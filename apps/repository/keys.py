@@ -48,7 +48,7 @@ ONLINE: tuple[Role, ...] = ("targets", "snapshot", "timestamp")
 SCHEME = "rbf-key"
 KEYRING = "keyring.json"
 ROOT = "root.json"
-PASSPHRASE = "passphrase"
+PASSPHRASE = "passphrase"  # noqa: S105 - a file's name
 #: The PEM format's own key derivation is too cheap for a passphrase that a person chose; scrypt
 #: with these takes 32 MiB and some 60 ms (RFC 7914).
 SCRYPT = {"n": 2**15, "r": 8, "p": 1}
@@ -141,12 +141,14 @@ class Keyring:
         self._signers: dict[str, Signer] = {}
 
     @property
-    def anchor(self) -> bytes | None:
-        """The first root that the owner trusts; none if no folder holds it."""
+    def anchor(self) -> bytes:
+        """The first root that the owner trusts; raises `SigningError` if no folder holds it."""
         for folder in self.folders:
             if (folder / ROOT).is_file():
                 return (folder / ROOT).read_bytes()
-        return None
+        folders = ", ".join(map(str, self.folders))
+        msg = f"{folders}: no {ROOT}, the first root of the repository; copy it there"
+        raise SigningError(msg, folders=folders)
 
     def keys(self, role: Role) -> list[Key]:
         """Return the public keys of a role."""

@@ -9,7 +9,7 @@ snapshot and the other fails with `RepositoryConflict`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +71,8 @@ class ObjectStore:
 
     def delete(self, path: str) -> None:
         """See `Store.delete`."""
-        try:
+        with suppress(FileNotFoundError):
             self._files.rm_file(self._at(path))
-        except FileNotFoundError:
-            pass
 
     def names(self, folder: str) -> list[str]:
         """See `Store.names`."""
@@ -110,7 +108,8 @@ def open_store(url: str, **options: Any) -> Store:  # noqa: ANN401 - the file sy
     if scheme in ("file", "local"):
         return FolderStore(Path(rest))
     if scheme not in ATOMIC:
-        msg = f"{url}: writes to {scheme} are not atomic; use a folder, or {', '.join(sorted(ATOMIC))}"
+        kinds = ", ".join(sorted(ATOMIC))
+        msg = f"{url}: writes to {scheme} are not atomic; use a folder, or one of {kinds}"
         raise PublishError(msg, url=url)
     import fsspec
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from itertools import count
 
 from tuf.api.metadata import Metadata, Snapshot, Targets
+from tuf.api.metadata import TargetFile as TufTarget
 
 from apps.errors import RepositoryConflict
 from apps.repository import chain, cleaning, signing
@@ -133,7 +134,7 @@ class Repository:
             return state
         return self._stamped(state)
 
-    def _targets(self, state: State, files: Mapping[str, object]) -> Metadata[Targets]:
+    def _targets(self, state: State, files: Mapping[str, TufTarget]) -> Metadata[Targets]:
         root = state.root.signed
         metadata = signing.next_targets(state.targets, files, root, self._clock())
         return signing.sign(metadata, "targets", root, self.keyring)

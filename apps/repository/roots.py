@@ -7,6 +7,7 @@ before it expires. A changed root is signed by the threshold of the old one and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -107,10 +108,8 @@ def init(
     for folder in folders:
         if not (folder / ROOT).exists():
             keyrings.write_private(folder / ROOT, anchor.read_bytes())
-    try:
+    with suppress(FileExistsError):  # its own of an earlier call; another's is refused below
         store.create(chain.versioned(1, "root"), anchor.read_bytes())
-    except FileExistsError:
-        pass  # its own from an earlier call; another's is refused below
     repository = Repository(store, keyring, clock=clock)
     with repository.exclusive() as state:
         if state.snapshot is None:

@@ -41,6 +41,11 @@ def stale(metadata: Metadata[S], root: Root, role: Role, now: datetime) -> bool:
     return metadata.signed.expires - now < lifetime(root, role) / 2
 
 
+def time_left(metadata: Metadata[S] | None, now: datetime) -> float:
+    """Return how long a signature still holds, s; negative after it has expired."""
+    return (metadata.signed.expires - now).total_seconds() if metadata else 0.0
+
+
 def serialize(metadata: Metadata[S]) -> bytes:
     """Return the bytes of a metadata file."""
     return metadata.to_bytes(_SERIALIZER)
@@ -77,9 +82,9 @@ def next_targets(
     old: Metadata[Targets] | None, files: Mapping[str, TargetFile], root: Root, now: datetime
 ) -> Metadata[Targets]:
     """Return the next targets metadata, not signed: the old files and `files`."""
-    signed = deepcopy(old.signed) if old else Targets(version=0)
+    signed = deepcopy(old.signed) if old else Targets()
     signed.targets |= files
-    signed.version += 1
+    signed.version = old.signed.version + 1 if old else 1
     signed.expires = _until(root, "targets", now)
     return Metadata(signed)
 

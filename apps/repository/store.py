@@ -14,7 +14,7 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -39,7 +39,7 @@ class Store(Protocol):
         """Whether `exclusive` keeps other publishers out; if not, they are detected."""
         ...
 
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> AbstractContextManager[None]:
         """Return a context in which nobody else publishes, if the place can promise that."""
         ...
 

@@ -12,6 +12,9 @@ import pytest
 
 from apps.datasets import RunInfo, SimulationSet, write_ensemble, write_simulation
 from apps.publish import PublishTask, publish
+from apps.repository import roots
+from apps.repository.keys import new_passphrase
+from apps.repository.store import FolderStore
 from apps.scenarios import Scenario
 from apps.simulators.base import Case, Fidelity, Resources
 from apps.surrogates.symmetry import mirror_direction, mirror_field, symmetries
@@ -111,6 +114,12 @@ def run(tmp_path_factory, small_site) -> Run:
         name: store_set(root, small_site, simulations(small_site, 16, 2 + k))
         for k, name in enumerate(FROZEN)
     }
+    roots.init(
+        FolderStore(root / "repository"),
+        root / "keys",
+        [root / "root-keys"],
+        passphrase=new_passphrase,
+    )
     tasks, previous = {}, None
     for version, n in ((1, 12), (2, 30)):
         write_ensemble(root / "ensembles", training[:n])
@@ -138,6 +147,7 @@ def run(tmp_path_factory, small_site) -> Run:
             version=version,
             candidate=trained.folder,
             repository=str(root / "repository"),
+            keys=str(root / "keys"),
             created=datetime(2026, 1, version, tzinfo=UTC),
         )
         publish(tasks[version])

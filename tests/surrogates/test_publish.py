@@ -9,30 +9,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.errors import PublishError, ValidationError
-from apps.publish import LOCK, publish
+from apps.errors import PublishError, RepositoryDamaged, SigningError, ValidationError
+from apps.publish import publish
+from apps.repository import roots
+from apps.repository.keys import new_passphrase
+from apps.repository.reading import open_index
+from apps.repository.store import FolderStore
 from apps.surrogates.export import run_onnx
 from apps.validate import VALIDATION, ValidateResult
 from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import Release
-from edge_agent.contracts.repository import INDEX, Index, stored_path, target_file
+from edge_agent.contracts.repository import Index, stored_path, target_file
 
 SCRIPT = (
     "import sys; from apps.publish import *; publish(PublishTask.model_validate_json(sys.argv[1]))"
 )
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: data for name, data in found.items() if name != LOCK}
+def targets(folder: Path) -> set[str]:
+    return {name for name in FolderStore(folder).names("targets") if "index.json" not in name}
+
+
+def published(folder: Path) -> Index:
+    return open_index(FolderStore(folder))
 
 
 def into(run, folder, version):
+    roots.init(
+        FolderStore(folder), run.root / "keys", [run.root / "root-keys"], passphrase=new_passphrase
+    )
     return run.tasks[version].model_copy(update={"repository": str(folder)})
 
 
 def test_a_release_is_whole(run):
-    index = Index.model_validate_json((run.repository / INDEX).read_bytes())
+    index = published(run.repository)
     assert [r.version for r in index.releases] == [1, 2]
     ref = index.current("stable")
     assert ref.version == 2
@@ -60,14 +70,13 @@ def test_a_release_is_whole(run):
 
 def test_publishing_twice_is_publishing_once(run, tmp_path):
     first = publish(into(run, tmp_path, 1))
-    before = files(tmp_path)
+    before = FolderStore(tmp_path).names("metadata")
     assert publish(into(run, tmp_path, 1)) == first
+    assert FolderStore(tmp_path).names("metadata") == before
     publish(into(run, tmp_path, 2))
     assert publish(into(run, tmp_path, 1)) == first
-    assert {k: v for k, v in files(tmp_path).items() if k != INDEX}.items() >= {
-        k: v for k, v in before.items() if k != INDEX
-    }.items()
-    assert files(tmp_path) == files(run.repository)
+    assert targets(tmp_path) == targets(run.repository)
+    assert published(tmp_path) == published(run.repository)
 
 
 def test_versions_only_grow_and_keep_their_model(run, tmp_path):
@@ -79,17 +88,26 @@ def test_versions_only_grow_and_keep_their_model(run, tmp_path):
         publish(other)
 
 
-@pytest.mark.parametrize("point", ["publish.targets", "publish.manifest", "publish.index"])
-def test_killed_anywhere_a_second_call_completes(run, tmp_path, point):
+@pytest.mark.parametrize(
+    ("point", "present"),
+    [
+        # Four files, manifest, index, targets metadata, snapshot.
+        *((f"store.write:{k}", 1) for k in range(1, 9)),
+        ("store.write:9", 2),  # the timestamp is still missing: it is the second call's to write
+        ("repository.clean", 2),
+    ],
+)
+def test_killed_anywhere_a_second_call_completes(run, tmp_path, point, present):
     publish(into(run, tmp_path, 1))
     task = into(run, tmp_path, 2)
     env = os.environ | {"RBF_FAILPOINT": point}
     done = subprocess.run([sys.executable, "-c", SCRIPT, task.model_dump_json()], env=env)
     assert done.returncode == -signal.SIGKILL
-    index = Index.model_validate_json((tmp_path / INDEX).read_bytes())
-    assert index.channels == {"stable": 1}
+    assert published(tmp_path).channels == {"stable": present}
     publish(task)
-    assert files(tmp_path) == files(run.repository)
+    assert targets(tmp_path) == targets(run.repository)
+    assert published(tmp_path) == published(run.repository)
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_two_publishers_at_once(run, tmp_path):
@@ -97,8 +115,7 @@ def test_two_publishers_at_once(run, tmp_path):
     with context.Pool(3) as pool:
         results = pool.map(publish, [into(run, tmp_path, 1)] * 6, chunksize=1)
     assert len({r.manifest.sha256 for r in results}) == 1
-    index = Index.model_validate_json((tmp_path / INDEX).read_bytes())
-    assert [r.version for r in index.releases] == [1]
+    assert [r.version for r in published(tmp_path).releases] == [1]
 
 
 def test_what_must_not_be_published_is_not(run, tmp_path):
@@ -128,14 +145,14 @@ def test_what_must_not_be_published_is_not(run, tmp_path):
     (folder / "model.onnx").write_bytes(b"something else")
     with pytest.raises(ValidationError, match="not what was trained"):
         publish(task)
-    assert not (tmp_path / "repository" / INDEX).exists()
+    assert targets(tmp_path / "repository") == set()
 
 
-def test_a_repository_of_another_model_is_left_alone(run, tmp_path):
-    (tmp_path / "metadata").mkdir()
-    (tmp_path / INDEX).write_text(Index(name="elsewhere").model_dump_json())
-    with pytest.raises(PublishError, match="of model 'elsewhere'"):
-        publish(into(run, tmp_path, 1))
-    (tmp_path / INDEX).write_text("{")
-    with pytest.raises(PublishError, match="not a repository's index"):
-        publish(into(run, tmp_path, 1))
+def test_a_repository_that_its_keys_did_not_make_is_left_alone(run, tmp_path):
+    with pytest.raises(RepositoryDamaged, match="rbf-repo init"):
+        publish(run.tasks[1].model_copy(update={"repository": str(tmp_path / "none")}))
+    roots.init(FolderStore(tmp_path / "r"), tmp_path / "k", [tmp_path / "o"], passphrase=str)
+    with pytest.raises(RepositoryDamaged, match="another repository"):
+        publish(run.tasks[1].model_copy(update={"repository": str(tmp_path / "r")}))
+    with pytest.raises(SigningError, match="no keyring"):
+        publish(run.tasks[1].model_copy(update={"keys": str(tmp_path / "none")}))

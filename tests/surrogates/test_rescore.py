@@ -5,9 +5,11 @@ import sys
 
 import pytest
 
+from apps.repository.reading import open_index
+from apps.repository.store import FolderStore
 from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import Release
-from edge_agent.contracts.repository import INDEX, Index, target_file
+from edge_agent.contracts.repository import target_file
 
 
 def call(*arguments):
@@ -19,7 +21,7 @@ def call(*arguments):
 
 
 def manifest(repository, version):
-    index = Index.model_validate_json((repository / INDEX).read_bytes())
+    index = open_index(FolderStore(repository))
     return target_file(repository, index.releases[version - 1].manifest)
 
 

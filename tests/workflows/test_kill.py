@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 from apps.datasets import read_simulation
-from edge_agent.contracts.repository import Index
+from apps.errors import PublishError
+from apps.repository.reading import open_index
+from apps.repository.store import FolderStore
 from workflows.edge import wait_until
 from workflows.layout import RunFolder
 
@@ -104,8 +106,10 @@ def finished(folder):
 
 
 def published(folder):
-    index = folder.repository / "metadata" / "index.json"
-    return Index.model_validate_json(index.read_bytes()).releases if index.exists() else ()
+    try:
+        return open_index(FolderStore(folder.repository)).releases
+    except PublishError:
+        return ()  # nothing is published yet
 
 
 @pytest.mark.parametrize(
