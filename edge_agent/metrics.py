@@ -29,6 +29,8 @@ HELP = {
     "source_errors": "Looks at the repository that failed.",
     "bytes_downloaded": "Bytes of releases that came over the link.",
     "downloads_resumed": "Files gone on with after an interruption.",
+    "models_rebuilt": "Models made from the one before and a delta.",
+    "deltas_failed": "Deltas that came to nothing; the full file was taken.",
     "readings_accepted": "Readings committed to the spool.",
     "duplicate": "Equal repeats of readings, dropped.",
     "conflicting": "Repeats of a reading with another value; the first was kept.",
@@ -135,6 +137,10 @@ class Counters:
         """Bytes of releases that came over the link."""
         self.downloads_resumed = 0
         """Files that were gone on with after an interruption."""
+        self.models_rebuilt = 0
+        """Models made from the one before and a delta."""
+        self.deltas_failed = 0
+        """Deltas that came to nothing, so that the full file was taken."""
         self.readings_accepted = 0
         """Readings committed to the spool."""
         self.duplicate = 0

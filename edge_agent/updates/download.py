@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from edge_agent.contracts import storage
 from edge_agent.contracts.errors import DigestMismatch
 from edge_agent.contracts.failpoints import failpoint
+from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import TargetFile
 
 if TYPE_CHECKING:
@@ -80,6 +81,23 @@ class Downloads:
         failpoint("download.synced")
         part.replace(path)
         storage.fsync(self._folder)
+        return path
+
+    def put(self, target: TargetFile, data: bytes) -> Path:
+        """Keep a file that was made here as if it had been downloaded; return its path.
+
+        Raises
+        ------
+        DigestMismatch
+            If it is not what was promised; nothing is kept.
+        OSError
+            If the disk fails.
+        """
+        if len(data) != target.length or sha256(data) != target.sha256:
+            raise mismatch(target, len(data))
+        path = self._folder / target.sha256
+        storage.write_bytes(path, data)
+        path.with_name(path.name + PART).unlink(missing_ok=True)
         return path
 
     def here(self, target: TargetFile) -> int:

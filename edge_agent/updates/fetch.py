@@ -1,7 +1,8 @@
 """Bringing a release onto the disk.
 
-Files that the device has, in any release, are not downloaded again. A release's folder is filled
-under another name and renamed, so it is complete or not there.
+Files that the device has, in any release, are not downloaded again; a model whose predecessor it
+has comes as a delta. A release's folder is filled under another name and renamed, so it is complete
+or not there.
 """
 
 from __future__ import annotations
@@ -15,20 +16,31 @@ from typing import NamedTuple
 import structlog
 
 from edge_agent.contracts import storage
-from edge_agent.contracts.errors import ReleaseError, UpdateUnavailable
+from edge_agent.contracts.delta import apply
+from edge_agent.contracts.errors import (
+    DeltaError,
+    DigestMismatch,
+    ReleaseError,
+    Untrusted,
+    UpdateUnavailable,
+)
 from edge_agent.contracts.failpoints import failpoint
-from edge_agent.contracts.release import Release, TargetFile
+from edge_agent.contracts.release import Delta, Release, TargetFile
 from edge_agent.contracts.repository import ReleaseRef
 from edge_agent.metrics import Counters
 from edge_agent.updates.download import Downloads, holds
 from edge_agent.updates.source import ReleaseSource
 from edge_agent.updates.store import (
     INCOMING,
+    MODEL,
     check_manifest,
     digests,
     read_stored,
     roles,
 )
+
+#: Reasons for which one file does not come and another may.
+ANOTHER_WAY = frozenset({"missing", "status"})
 
 log = structlog.get_logger(__name__)
 
@@ -152,12 +164,47 @@ class Fetcher:
                 "make room, or lower keep_releases or updates.reserve_bytes"
             )
             raise UpdateUnavailable(msg, reason="disk_full", version=release.version)
-        if to_come:
-            self.progress = Progress(release.version, 0, to_come)
-            log.info("downloading", version=release.version, bytes=to_come)
+        delta = release.delta if MODEL in missing else None
+        base = None if delta is None else held.get(delta.base_sha256)
+        if delta is not None and base is not None and (saved := self._saved(release, delta)) > 0:
+            self._announce(release.version, to_come - saved)
+            rebuilt = self._rebuilt(release, delta, base)
+            if rebuilt is not None:
+                found[MODEL] = rebuilt
+                del missing[MODEL]
+        elif to_come:
+            self._announce(release.version, to_come)
         for role, target in missing.items():
             found[role] = self._downloads.get(target)
         return found
+
+    def _announce(self, version: int, to_come: int) -> None:
+        self.progress = Progress(version, 0, to_come)
+        log.info("downloading", version=version, bytes=to_come)
+
+    def _saved(self, release: Release, delta: Delta) -> int:
+        """Return how many bytes fewer come with the delta than with the rest of the model."""
+        left = (t.length - self._downloads.here(t) for t in (release.model, delta.file))
+        return next(left) - next(left)
+
+    def _rebuilt(self, release: Release, delta: Delta, base: Path) -> Path | None:
+        """Return the model's file, made from the one before; none if that does not succeed."""
+        try:
+            path = self._downloads.get(delta.file)
+            model = apply(base.read_bytes(), path.read_bytes(), limit=release.model.length)
+            made = self._downloads.put(release.model, model)
+        except (DeltaError, DigestMismatch, Untrusted) as error:
+            reason = str(error)
+        except UpdateUnavailable as error:
+            if error.reason not in ANOTHER_WAY:
+                raise  # the full file would not come either
+            reason = str(error)
+        else:
+            self._counters.models_rebuilt += 1
+            return made
+        self._counters.deltas_failed += 1
+        log.warning("no model from the delta, taking the full file", reason=reason)
+        return None
 
     def _assemble(self, ref: ReleaseRef, final: Path, files: dict[str, Path]) -> None:
         incoming = self._releases / f"{INCOMING}-{ref.version}"

@@ -20,6 +20,7 @@ from edge_agent.contracts.repository import ReleaseRef
 from edge_agent.updates.download import mismatch
 
 INCOMING = ".incoming"
+MODEL = "model.onnx"
 OUTPUTS = frozenset({"wind", "wind_std"})
 
 C = TypeVar("C", bound=Contract)
@@ -72,7 +73,7 @@ def check_manifest(manifest: bytes, ref: ReleaseRef, *, name: str) -> Release:
 
 def roles(release: Release) -> Iterator[tuple[str, TargetFile]]:
     """Yield the file name on this device and the target of each file of a release."""
-    yield "model.onnx", release.model
+    yield MODEL, release.model
     yield "golden_inputs.npy", release.golden.inputs
     for output, target in release.golden.outputs.items():
         yield f"golden_{output}.npy", target
