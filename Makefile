@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: campaign quick test test-slurm validation lint setup clean
+.PHONY: campaign quick test test-slurm test-globus validation lint setup clean
 
 campaign: .venv/.installed ## set up and run the default campaign (about five minutes)
 	$(BIN)/python workflows/campaign.py
@@ -10,11 +10,14 @@ campaign: .venv/.installed ## set up and run the default campaign (about five mi
 quick: .venv/.installed ## set up and run the quick campaign (under a minute)
 	$(BIN)/python workflows/campaign.py --campaign configs/campaigns/quick.toml
 
-test: .venv/.installed ## set up and run all tests but those on a real Slurm
-	$(BIN)/python -m pytest --ignore=tests/slurm
+test: .venv/.installed ## set up and run all tests but those on a real Slurm and endpoint
+	$(BIN)/python -m pytest --ignore=tests/slurm --ignore=tests/globus
 
 test-slurm: .venv/.installed ## run campaigns on a real Slurm, started here (six minutes; root)
 	$(BIN)/python -m pytest --durations=0 tests/slurm
+
+test-globus: .venv/.installed ## calls through a real Globus Compute endpoint and RabbitMQ (five minutes)
+	$(BIN)/python tests/globus/hermetic.py --durations=0 tests/globus
 
 validation: .venv/.installed ## docs/validation.md and its figures (ten minutes; OpenFOAM where it is installed)
 	$(BIN)/python -m benchmarks.validation

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import typer
 
+from edge_agent import globus_cli
 from edge_agent.contracts.errors import RbfError
 
 DEFAULT_CONFIG = Path("configs/edge/local.toml")
@@ -23,6 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(globus_cli.app, name="globus")
+
+_ENSURED = {"running": "runs", "started": "was started"}
 
 Config = Annotated[
     Path, typer.Option("--config", "-c", help="The agent's TOML file.", show_default=True)
@@ -42,6 +47,26 @@ def serve(config: Config = DEFAULT_CONFIG) -> None:
 
     configure_logging()
     run(AgentConfig.from_toml(config))
+
+
+@app.command()
+def ensure(
+    config: Config = DEFAULT_CONFIG,
+    timeout: Annotated[float, typer.Option(min=0.0, help="Longest wait, seconds.")] = 60.0,
+    *,
+    start: Annotated[
+        bool,
+        typer.Option(
+            "--start/--no-start",
+            envvar="RBF_EDGE_START",
+            help="Start it if it does not run; if not, wait for whatever else starts it.",
+        ),
+    ] = True,
+) -> None:
+    """Return once the agent runs, and start it if it does not; one agent, whoever asks."""
+    from edge_agent.ensure import ensure as ensured
+
+    typer.echo(f"the agent {_ENSURED[ensured(config, timeout=timeout, start=start)]}")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import structlog
 
+from edge_agent.calls.settle import settle
 from edge_agent.changes import Changes
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.commands import Commands
@@ -125,6 +126,7 @@ class EdgeAgent(Commands):
                 self.clock,
                 self.counters,
             )
+            settle(config, self.clock)
             self._promotion.restore()
         except BaseException:
             self._release_lock()

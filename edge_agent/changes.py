@@ -67,7 +67,10 @@ class Changes:
         self._thread.join()
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Run `work` on this thread; the future gives what it returns or raises."""
+        """Run `work` on this thread; the future gives what it returns or raises.
+
+        Called on this thread, it runs at once.
+        """
         done: Future[T] = Future()
 
         def command() -> None:
@@ -78,7 +81,10 @@ class Changes:
             else:
                 done.set_result(result)
 
-        self._commands.put(command)
+        if threading.current_thread() is self._thread:
+            command()
+        else:
+            self._commands.put(command)
         return done
 
     def command(self, name: str, work: Callable[[], T], *, by: str) -> Future[T]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_agent.changes import Changes
 from edge_agent.journal import Swap
 from edge_agent.promotion import Promotion
 from edge_agent.shadow import Measured
 from edge_agent.updates.poller import Poller
+
+T = TypeVar("T")
 
 
 class Commands:
@@ -79,3 +82,10 @@ class Commands:
     def pull(self, *, by: str = "in-process") -> Future[int | None]:
         """Ask for a look at the repository now; the future gives the version that then serves."""
         return self._poller.pull(by=by)
+
+    def alone(self, work: Callable[[], T]) -> Future[T]:
+        """Run `work` where everything that changes what serves happens, with nothing between.
+
+        Commands that it gives are carried out at once; it must not wait for `pull`.
+        """
+        return self._changes.submit(work)

@@ -87,6 +87,10 @@ class AgentConfig(Contract):
     """File whose one line every HTTP request must carry as ``Authorization: Bearer``."""
     journal_bytes: Annotated[int, Field(ge=4096)] = 4 * 2**20
     """Size at which the audit record is rotated, bytes; four old ones are kept."""
+    calls_bytes: Annotated[int, Field(ge=2**20)] = 64 * 2**20
+    """Outcomes of remote calls kept, bytes; beyond it the oldest are dropped."""
+    calls_kept: Annotated[int, Field(ge=100)] = 100_000
+    """Identifiers of remote calls kept, so that none is carried out twice."""
     request_seconds: Annotated[float, Field(gt=0)] = 15.0
     """Longest time a request may take to arrive, s."""
     idle_seconds: Annotated[float, Field(gt=0)] = 600.0

@@ -26,6 +26,8 @@ from edge_agent.contracts import storage
 from edge_agent.lifecycle import State, Step
 
 FORMAT = "rbf-journal/2"
+#: The file that says what serves.
+ACTIVE = "active.json"
 SWAPS_KEPT = 1000
 #: Old files kept beside the current one.
 OLD_KEPT = 4
@@ -78,7 +80,7 @@ class Journal:
     """
 
     def __init__(self, state: Path, *, max_bytes: int = 4 * 2**20) -> None:
-        self._active = state / "active.json"
+        self._active = state / ACTIVE
         self._events = state / "journal.jsonl"
         self._old = [state / f"journal.{i}.jsonl" for i in range(1, OLD_KEPT + 1)]
         self._max_bytes = max_bytes

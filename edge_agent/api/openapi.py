@@ -23,6 +23,13 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+_IDENTIFIER = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "Made by the caller: a UUID of version 7.",
+    "schema": {"type": "string", "format": "uuid"},
+}
 _TENSOR_DATA = {
     "description": "Flat in row-major order, or by rows.",
     "type": "array",
@@ -145,6 +152,23 @@ SCHEMAS: Json = {
         counters={"type": "object"},
         swaps={"type": "array"},
     ),
+    "Call": _object(
+        ("command",),
+        command={"type": "string", "enum": ["predict", "promote", "pull", "rollback"]},
+        arguments={"type": "object"},
+    ),
+    "Outcome": _object(
+        ("state",),
+        state={"type": "string", "enum": ["begun", "void", "ended"]},
+        result={"type": ["object", "null"]},
+        failure={"type": ["object", "null"]},
+    ),
+    "Releases": _object(
+        ("active", "held", "releases"),
+        active={"type": ["integer", "null"]},
+        held={"type": ["integer", "null"]},
+        releases=_list(_object(("version", "state"), version=_INTEGER, state=_STRING)),
+    ),
     "Active": _object(("active",), active={"type": ["integer", "null"]}),
 }
 
@@ -219,6 +243,22 @@ def openapi(model: str, version: str, *, token: bool) -> Json:
                 body="Readings",
             )
         },
+        "/rbf/v1/releases": {
+            "get": _operation("Releases on the device, newest first.", (), answer="Releases")
+        },
+        "/rbf/v1/requests/{id}": {
+            "parameters": [_IDENTIFIER],
+            "get": _operation(
+                "The outcome of a call.", ("202", "400", "404", "410", "503"), answer="Outcome"
+            ),
+            "put": _operation(
+                "Carry a call out once; the outcome again whenever it is asked for. Commands that "
+                "change state: Unix socket only.",
+                ("400", "403", "410", "413", "415", "503"),
+                answer="Outcome",
+                body="Call",
+            ),
+        },
         "/rbf/v1/rollback": {
             "post": _operation(
                 "Return to the previous release; Unix socket only.", ("403", "404"), answer="Active"
@@ -253,10 +293,11 @@ def openapi(model: str, version: str, *, token: bool) -> Json:
 
 
 _REASONS = {
-    "202": "Kept, nothing predicted.",
+    "202": "Kept, nothing predicted; or not over yet.",
     "400": "The request cannot be used.",
     "403": "Possible over the Unix socket alone.",
     "404": "There is no such release.",
+    "410": "Too old: its outcome is no longer kept.",
     "413": "The body is too large.",
     "415": "Unknown Content-Encoding.",
     "503": "No release yet, or too much is waiting.",
@@ -280,8 +321,8 @@ def _operation(
     elif text:
         good["content"] = {"text/plain": {"schema": _STRING}}
     responses = {"200": good} | {code: _failure(_REASONS[code]) for code in others}
-    if "202" in responses:
-        responses["202"]["content"]["application/json"]["schema"] = _ref("ReadingsAnswer")
+    if "202" in responses and answer is not None:
+        responses["202"]["content"]["application/json"]["schema"] = _ref(answer)
     operation: Json = {"summary": summary, "responses": responses}
     sent = _ref(body) if body else inline
     if sent is not None:

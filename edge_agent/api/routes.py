@@ -21,6 +21,7 @@ from edge_agent.api.codec import Request, Response
 from edge_agent.api.exposition import CONTENT_TYPE, exposition
 from edge_agent.api.infer import Inference, Job
 from edge_agent.api.openapi import openapi
+from edge_agent.api.remote import REQUESTS, Remote
 from edge_agent.api.sensors import Sensors
 from edge_agent.contracts.errors import InvalidConfig, ProtocolError, Unauthorised
 from edge_agent.metrics import Stages
@@ -55,6 +56,8 @@ class Routes:
         self._authorisation = None if token is None else f"Bearer {token}".encode()
         self._inference = Inference(agent)
         self._model = model = f"/v2/models/{agent.config.name}"
+        self._remote = Remote(agent, self.error)
+        self._requests: dict[str, Handler] = {"GET": self._remote.get, "PUT": self._remote.put}
         sensors = Sensors(agent)
         self._table: dict[str, dict[str, Handler]] = {
             "/v2": {"GET": self._server},
@@ -67,6 +70,7 @@ class Routes:
             "/rbf/v1/status": {"GET": self._status},
             "/rbf/v1/readings": {"GET": sensors.read, "POST": sensors.take},
             "/rbf/v1/push": {"POST": sensors.push},
+            "/rbf/v1/releases": {"GET": self._remote.releases},
             "/rbf/v1/rollback": {"POST": self._rollback},
             "/rbf/v1/pull": {"POST": self._pull},
             "/metrics": {"GET": self._metrics},
@@ -78,7 +82,11 @@ class Routes:
         found = {(m, path) for path, methods in self._table.items() for m in methods}
         versions = f"{self._model}/versions/{{version}}"
         found |= {("GET", versions), ("GET", f"{versions}/ready"), ("POST", f"{versions}/infer")}
-        return found
+        return found | {(method, f"{REQUESTS}{{id}}") for method in self._requests}
+
+    def close(self) -> None:
+        """Finish the calls under way."""
+        self._remote.close()
 
     @property
     def arrived(self) -> float:
@@ -142,6 +150,8 @@ class Routes:
             match = _VERSION_PATH.fullmatch(path, len(self._model))
             if match is not None:
                 methods = self._of_version(int(match[1]), match[2])
+        elif methods is None and path.startswith(REQUESTS):
+            methods = self._requests
         if methods is None:
             msg = f"there is nothing at {path}; this agent serves {self._model}/infer"
             raise ProtocolError(msg, status=404)

@@ -136,6 +136,7 @@ class Server:
                     pause = 0.01
         finally:
             self._close_all()
+            self.routes.close()
             self._ended.set()
 
     def stop(self) -> None:

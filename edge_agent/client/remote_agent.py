@@ -1,4 +1,4 @@
-"""`RemoteAgent`: an agent in another process, over its Unix socket or loopback HTTP.
+"""`RemoteAgent`: an agent in another process, on this machine or in a field.
 
 The errors are the agent's own: what `EdgeAgent.predict` raises there is raised here.
 """
@@ -10,33 +10,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import msgspec
-
+from edge_agent.calls.contract import issued_at, new_request_id
 from edge_agent.client.connections import Connections, Reply
-from edge_agent.client.tensors import error_of, prediction_of, readings_body
-from edge_agent.contracts.errors import AgentUnreachable, InvalidInput, NotReady
+from edge_agent.client.http import HttpTransport
+from edge_agent.client.tensors import readings_body
+from edge_agent.client.transport import Transport
+from edge_agent.contracts.errors import AgentUnreachable, InvalidInput, NotReady, ProtocolError
 from edge_agent.contracts.observation import Reading
 from edge_agent.prediction import Inputs, Prediction, as_rows
 
 MAX_BATCH = 2**20
-_json = msgspec.json.Encoder().encode
+GLOBUS = "globus:"
+#: Time for a call, s: over a socket, and through Globus Compute.
+TIMEOUT, GLOBUS_TIMEOUT = 10.0, 120.0
 
 
 class RemoteAgent:
     """A running agent.
 
-    Connections are kept and reused; any number of threads may call.
+    Any number of threads may call.
 
     Parameters
     ----------
     address : str
-        ``unix:/path/agent.sock``, ``http://127.0.0.1:8470`` or ``https://HOST:PORT``.
-    timeout : float, s
-        For connecting and for each answer.
+        ``unix:/path/agent.sock``, ``http://127.0.0.1:8470``, ``https://HOST:PORT``, or
+        ``globus:ENDPOINT_ID`` for an agent behind a Globus Compute endpoint.
+    timeout : float, optional, s
+        For connecting and for each answer; 10 by default, 120 through Globus Compute.
     token : str, optional
         What the agent asks for over HTTP.
     ca_file : Path, optional
         Certificates to trust, PEM; the system's by default.
+    functions : mapping, optional
+        Through Globus Compute: the registered functions, name to identifier; by default they are
+        looked up in the endpoint's allow-list.
 
     Raises
     ------
@@ -48,12 +55,24 @@ class RemoteAgent:
         self,
         address: str,
         *,
-        timeout: float = 10.0,
+        timeout: float | None = None,
         token: str | None = None,
         ca_file: Path | None = None,
+        functions: Mapping[str, str] | None = None,
     ) -> None:
         self.address = address
-        self._connections = Connections(address, timeout=timeout, token=token, ca_file=ca_file)
+        self._http: HttpTransport | None = None
+        self._over: Transport
+        if address.startswith(GLOBUS):
+            from edge_agent.client.globus import GlobusTransport
+
+            endpoint = address.removeprefix(GLOBUS)
+            self._over = GlobusTransport(endpoint, timeout or GLOBUS_TIMEOUT, functions)
+        else:
+            connections = Connections(
+                address, timeout=timeout or TIMEOUT, token=token, ca_file=ca_file
+            )
+            self._over = self._http = HttpTransport(connections)
         self._known: tuple[str, tuple[str, ...]] | None = None
 
     def __enter__(self) -> Self:
@@ -63,22 +82,38 @@ class RemoteAgent:
         self.close()
 
     def close(self) -> None:
-        """Close the idle connections."""
-        self._connections.close()
+        """Let go of connections; a later call makes new ones."""
+        self._over.close()
 
     def status(self) -> dict[str, Any]:
         """Return the agent's status; see docs/edge-agent.md."""
-        return self._ok("GET", "/rbf/v1/status").json()
+        return self._over.status()
+
+    def releases(self) -> dict[str, Any]:
+        """Return the releases on the device, newest first; see docs/globus.md."""
+        return self._over.releases()
 
     def ready(self) -> bool:
         """Whether the agent is there and serves a release."""
         try:
+            if self._http is None:
+                return bool(self.status()["ready"])
             return self.request("GET", "/v2/health/ready").status == 200
         except AgentUnreachable:
             return False
 
-    def predict(self, inputs: Inputs, *, version: int | None = None) -> Prediction:
-        """Predict, over binary tensors; see `EdgeAgent.predict` for inputs and errors.
+    def predict(
+        self, inputs: Inputs, *, version: int | None = None, request_id: str | None = None
+    ) -> Prediction:
+        """Predict; see `EdgeAgent.predict` for inputs and errors.
+
+        Parameters
+        ----------
+        inputs : mapping or array
+        version : int, optional
+            A loaded version other than the active one.
+        request_id : str, optional
+            Of `request_id`: asking again with it gives the same answer, also from another process.
 
         Raises
         ------
@@ -87,29 +122,52 @@ class RemoteAgent:
         AgentUnreachable
             If nobody answers.
         """
+        if request_id is not None:
+            issued_at(request_id)
         name, columns = self._model()
         rows = as_rows(inputs, columns, MAX_BATCH)
-        head = _json(
-            {
-                "inputs": [
-                    {
-                        "name": "inputs",
-                        "shape": rows.shape,
-                        "datatype": "FP32",
-                        "parameters": {"binary_data_size": rows.nbytes},
-                    }
-                ],
-                "parameters": {"binary_data_output": True, "columns": ",".join(columns)},
-            }
-        )
-        at = f"/v2/models/{name}" + ("" if version is None else f"/versions/{version}") + "/infer"
-        size = {"Inference-Header-Content-Length": str(len(head))}
         try:
-            reply = self._ok("POST", at, head + rows.astype("<f4").tobytes(), size)
+            return self._over.predict(rows, columns, name, version=version, request_id=request_id)
         except InvalidInput:
             self._known = None  # the release may take other columns by now
             raise
-        return prediction_of(reply, rows)
+
+    def pull(self, *, request_id: str | None = None) -> int | None:
+        """Make the agent look for a release now; return what serves then. Not over TCP."""
+        version = self._call("pull", {}, request_id)["active"]
+        return None if version is None else int(version)
+
+    def rollback(self, *, request_id: str | None = None) -> int:
+        """Return to the previous release; return its version. Not over TCP.
+
+        Raises
+        ------
+        NoSuchRelease
+            If there is none.
+        ProtocolError
+            Over TCP.
+        """
+        return int(self._call("rollback", {}, request_id)["active"])
+
+    def result(self, request_id: str) -> dict[str, Any] | None:
+        """Return what an earlier call gave, as JSON values; none while it is under way.
+
+        Raises
+        ------
+        RbfError
+            The call's own error, if it ended with one.
+        NoSuchRequest
+            If the agent knows no such call.
+        RequestExpired
+            If its outcome is no longer kept.
+        """
+        issued_at(request_id)
+        return self._over.result(request_id)
+
+    @staticmethod
+    def request_id() -> str:
+        """Return a fresh identifier for a call: keep it to ask again after a crash of your own."""
+        return new_request_id(time.time())
 
     def post_readings(self, readings: Sequence[Reading]) -> dict[str, Any]:
         """Send one instant's readings; return the agent's answer to them.
@@ -122,34 +180,18 @@ class RemoteAgent:
             If a reading is bad; ``.kept`` says how many good ones are kept.
         SpoolError
             If the agent cannot keep readings now.
+        ProtocolError
+            Through Globus Compute, which is no way for readings.
         AgentUnreachable
             If nobody answers.
         """
-        return self._ok("POST", "/rbf/v1/readings", readings_body(readings)).json()
+        return self._direct().ok("POST", "/rbf/v1/readings", readings_body(readings)).json()
 
     def readings(self, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
         """Return kept readings after a sequence number, oldest first, at most 1000 at once."""
-        answer = self._ok("GET", f"/rbf/v1/readings?after={after}&limit={limit}").json()
-        found: list[dict[str, Any]] = answer["readings"]
+        path = f"/rbf/v1/readings?after={after}&limit={limit}"
+        found: list[dict[str, Any]] = self._direct().ok("GET", path).json()["readings"]
         return found
-
-    def rollback(self) -> int:
-        """Return to the previous release; return its version. Unix socket only.
-
-        Raises
-        ------
-        NoSuchRelease
-            If there is none.
-        ProtocolError
-            Over TCP.
-        """
-        self.close()  # on a fresh connection, which is never repeated: once is once
-        return int(self._ok("POST", "/rbf/v1/rollback", b"").json()["active"])
-
-    def pull(self) -> int | None:
-        """Make the agent look for a release now; return what serves then. Unix socket only."""
-        version = self._ok("POST", "/rbf/v1/pull", b"").json()["active"]
-        return None if version is None else int(version)
 
     def wait_serving(self, version: int = 1, timeout: float = 60.0) -> dict[str, Any]:
         """Wait until a release of at least `version` serves; return the status.
@@ -173,7 +215,7 @@ class RemoteAgent:
             if time.monotonic() >= deadline:
                 msg = f"{self.address} does not serve version {version} yet; last seen: {seen}"
                 raise NotReady(msg, version=version)
-            time.sleep(0.05)
+            time.sleep(self._over.poll_seconds)
 
     def request(
         self,
@@ -182,20 +224,22 @@ class RemoteAgent:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Send one request; return whatever the agent answers. See `Connections.request`."""
-        return self._connections.request(method, path, body, headers)
+        """Send one HTTP request; return whatever the agent answers. See `Connections.request`."""
+        return self._direct().connections.request(method, path, body, headers)
 
-    def _ok(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply:
-        reply = self.request(method, path, body, headers)
-        if reply.status < 300:
-            return reply
-        raise error_of(reply)
+    def _call(
+        self, command: str, arguments: dict[str, Any], request_id: str | None
+    ) -> dict[str, Any]:
+        if request_id is None:
+            request_id = self.request_id()
+        issued_at(request_id)
+        return self._over.call(command, arguments, request_id)
+
+    def _direct(self) -> HttpTransport:
+        if self._http is None:
+            msg = f"{self.address}: this needs a socket or HTTP address; Globus Compute is no way"
+            raise ProtocolError(msg, status=405)
+        return self._http
 
     def _model(self) -> tuple[str, tuple[str, ...]]:
         if self._known is None:

@@ -21,6 +21,25 @@ def readings_body(readings: Sequence[Reading]) -> bytes:
     return _json({"readings": [r._asdict() for r in readings]})
 
 
+def infer_request(rows: np.ndarray, columns: Sequence[str]) -> tuple[bytes, dict[str, str]]:
+    """Return body and headers of an infer request for (batch, n) float32 rows, binary."""
+    head = _json(
+        {
+            "inputs": [
+                {
+                    "name": "inputs",
+                    "shape": rows.shape,
+                    "datatype": "FP32",
+                    "parameters": {"binary_data_size": rows.nbytes},
+                }
+            ],
+            "parameters": {"binary_data_output": True, "columns": ",".join(columns)},
+        }
+    )
+    size = {"Inference-Header-Content-Length": str(len(head))}
+    return head + rows.astype("<f4").tobytes(), size
+
+
 def error_of(reply: Reply) -> RbfError:
     """Return the error that an answer stands for."""
     try:

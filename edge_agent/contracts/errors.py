@@ -21,7 +21,16 @@ The tree::
     ├── InvalidBatch        an observation batch that cannot be read or is not what it says
     ├── UpstreamError       a batch that could not be handed upstream
     ├── InvalidMonitors     a monitors file that cannot be used
-    └── AgentUnreachable    nobody answers at the agent's address
+    ├── NoSuchRequest       a call that the agent does not know
+    ├── RequestExpired      a call too old to be told whether it was carried out
+    ├── AgentUnreachable    nobody answers at the agent's address
+    │   ├── EndpointOffline     the Globus Compute endpoint is off, or does not answer in time
+    │   └── ServiceUnreachable  the Globus Compute service or its broker does not answer
+    └── RemoteRefused       Globus Compute will not carry out a call
+        ├── UnknownEndpoint     there is no such endpoint
+        ├── FunctionRefused     the function is not on the endpoint's allow-list
+        ├── ArgumentRefused     an argument is not plain JSON
+        └── PayloadTooLarge     arguments or results beyond what the service carries
 
 Every error has a one-line message that says what to do, and keyword data as attributes.
 All of them pickle, so that they cross process and network boundaries unchanged.
@@ -144,3 +153,39 @@ class InvalidMonitors(RbfError, ValueError):
 
 class AgentUnreachable(RbfError):
     """Nobody answers at the agent's address."""
+
+
+class NoSuchRequest(RbfError):
+    """The agent knows no call of that identifier."""
+
+
+class RequestExpired(RbfError):
+    """A call is too old: whether it was carried out, or with what outcome, is not kept."""
+
+
+class EndpointOffline(AgentUnreachable):
+    """The Globus Compute endpoint is off, or does not answer in time."""
+
+
+class ServiceUnreachable(AgentUnreachable):
+    """The Globus Compute service or its broker does not answer."""
+
+
+class RemoteRefused(RbfError):
+    """Globus Compute will not carry out a call; asking again is useless."""
+
+
+class UnknownEndpoint(RemoteRefused):
+    """There is no such Globus Compute endpoint, or it is not ours to use."""
+
+
+class FunctionRefused(RemoteRefused):
+    """The function is not on the endpoint's allow-list."""
+
+
+class ArgumentRefused(RemoteRefused):
+    """The endpoint takes JSON alone, and an argument is something else."""
+
+
+class PayloadTooLarge(RemoteRefused):
+    """Arguments or results are beyond what the service carries; ``.size`` and ``.limit``, bytes."""

@@ -1,0 +1,113 @@
+"""Runs tests in a network of their own: ``python tests/globus/hermetic.py [pytest's arguments]``.
+
+The SDK looks for a local service on port 5000, and an endpoint that root runs becomes one for many
+users. So root gets a network, a mount and a process namespace of its own, makes an ordinary user
+(``rbf-test``), lets it see the clone and the environment wherever they lie, and becomes it. Whoever
+is not root runs the tests as they are: port 5000 must be free then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+USER = "rbf-test"
+INSIDE = "RBF_HERMETIC"
+
+
+def main() -> None:
+    if os.geteuid() != 0:
+        run_tests()
+    elif INSIDE not in os.environ:
+        if not any(entry.pw_name == USER for entry in pwd.getpwall()):
+            command = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent"]
+            subprocess.run([*command, "--shell", "/usr/sbin/nologin", USER], check=True)
+        spaces = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        os.environ[INSIDE] = "1"
+        os.execvp("unshare", ["unshare", *spaces, sys.executable, __file__, *sys.argv[1:]])
+    else:
+        loopback_up()
+        needed = {ROOT, Path(sys.prefix), Path(sys.base_prefix).resolve()}
+        open_ways({Path(sys.executable).resolve().parents[1], *needed})
+        run_tests(become(USER))
+
+
+def loopback_up() -> None:
+    """``ip link set lo up``, without iproute2."""
+    up_and_running = 0x1 | 0x40
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, 0x8914, struct.pack("16sh", b"lo", up_and_running))  # SIOCSIFFLAGS
+
+
+def open_ways(paths: set[Path]) -> None:
+    """Make paths reachable that lie in folders closed to others, such as /root.
+
+    Only in this mount namespace: an empty folder is put over the closed one, and in it only what
+    is needed is shown again.
+    """
+    closed: dict[Path, list[Path]] = {}
+    for path in sorted(paths):
+        gate = next((p for p in reversed(path.parents) if not p.stat().st_mode & 0o001), None)
+        if gate is not None:
+            closed.setdefault(gate, []).append(path)
+    for gate, behind in closed.items():
+        shown = [p for p in behind if not any(p != q and p.is_relative_to(q) for q in behind)]
+        held = [Path(tempfile.mkdtemp(dir="/run")) for _ in shown]
+        for path, place in zip(shown, held, strict=True):
+            mount("--bind", path, place)
+        mount("-t", "tmpfs", "-o", "mode=755,size=1m", "tmpfs", gate)
+        for path, place in zip(shown, held, strict=True):
+            path.mkdir(parents=True)
+            mount("--bind", place, path)
+            subprocess.run(["umount", place], check=True)
+            place.rmdir()
+
+
+def mount(*arguments: object) -> None:
+    subprocess.run(["mount", *map(str, arguments)], check=True)
+
+
+def become(name: str) -> Path:
+    """Give up root for ever; return a home for the user."""
+    user = pwd.getpwnam(name)
+    home = Path(tempfile.mkdtemp(prefix="rbf-test-", dir="/tmp"))
+    os.chown(home, user.pw_uid, user.pw_gid)
+    os.setgroups([])
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    for path in (ROOT / "pyproject.toml", Path(sys.executable)):
+        if not os.access(path, os.R_OK):
+            sys.exit(f"{path} cannot be read by the user {name}: chmod -R go+rX {path.parent}")
+    return home
+
+
+def run_tests(home: Path | None = None) -> None:
+    environment = dict(os.environ)
+    if home is not None:
+        environment |= {
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HYPOTHESIS_STORAGE_DIRECTORY": str(home / "hypothesis"),
+        }
+    arguments = sys.argv[1:] or [str(Path(__file__).parent)]
+    # The SDK leaves its connections to the collector.
+    options = ["-p", "no:cacheprovider", "-W", "ignore::ResourceWarning"]
+    command = [sys.executable, "-m", "pytest", *options, *arguments]
+    status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    if home is not None:
+        shutil.rmtree(home, ignore_errors=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
