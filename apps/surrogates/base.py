@@ -7,14 +7,17 @@ until a family is used; ``onnx`` not before a model is exported.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from pydantic import ValidationError
 
+from apps.deadline import Unlimited
 from apps.errors import TrainingError
+from apps.simulators.base import Control
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.site import Site
 
@@ -56,6 +59,39 @@ class Surrogate(Protocol):
         """Return what training chose, as JSON values."""
         ...
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what a later training of the same family can start from."""
+        ...
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """An earlier surrogate of the same family, site and settings, to start from."""
+
+    state: Mapping[str, np.ndarray]
+    """Its `Surrogate.state`."""
+    digests: frozenset[str] = frozenset()
+    """Runs that it was trained on."""
+    keep_basis: bool = False
+    """Whether its POD modes stay as they are, so that only weights change: small updates."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a training may use beside its data, and when it must stop."""
+
+    control: Control = field(default_factory=Unlimited)
+    """Asked before every step of a family that can go on from a checkpoint."""
+    checkpoint: Path | None = None
+    """Where such a family leaves its state when it is stopped, and finds it again."""
+    threads: int = 1
+    """Threads of linear algebra."""
+    start: WarmStart | None = None
+    """What to start from; a family may ignore it."""
+
+
+UNCONDITIONAL = Conditions()
+
 
 class FitFunction(Protocol):
     """Trains one family."""
@@ -66,13 +102,19 @@ class FitFunction(Protocol):
         site: Site,
         settings: Any,  # noqa: ANN401 - each family has its own settings model
         seed: int,
+        conditions: Conditions = ...,
     ) -> Surrogate:
         """Return the surrogate; equal arguments give equal numbers, whatever the runs' order.
+
+        The control and the checkpoint of `conditions` do not change the numbers: a training that
+        was stopped and goes on gives what it would have given at once.
 
         Raises
         ------
         TrainingError
             If there are too few runs or a value is not finite.
+        OutOfTime
+            If the control ends it; called again with the same checkpoint it goes on.
         """
         ...
 
@@ -84,6 +126,8 @@ class Family:
     module: str
     version: str
     """Raised by hand when the numbers change; a golden test guards it."""
+    resumable: bool = False
+    """Whether a training that is stopped goes on where it was."""
 
     @property
     def settings(self) -> type[Contract]:
@@ -98,6 +142,7 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "pod_regression": Family("apps.surrogates.pod_regression", version="1"),
+    "pod_network": Family("apps.surrogates.pod_network", version="1", resumable=True),
 }
 
 

@@ -31,9 +31,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import numpy as np
 from pydantic import Field
 
-from apps.surrogates.base import check_training_data
+from apps.surrogates.base import UNCONDITIONAL, Conditions, check_training_data
+from apps.surrogates.pod import PodPart, decompose, kept_basis
 from apps.surrogates.spectral import TensorBasis
-from apps.surrogates.symmetry import IDENTITY, Mirror, mirror_field, symmetries
+from apps.surrogates.symmetry import IDENTITY, symmetries
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.site import Site
 
@@ -57,7 +58,7 @@ class Settings(Contract):
     """Members of the ensemble behind the standard deviation."""
     symmetry: bool = True
     """Use the mirror symmetries that the site has."""
-    harmonics: Annotated[int, Field(ge=1, le=64)] = 32
+    harmonics: Annotated[int, Field(ge=2, le=64)] = 32
     """Highest harmonic of wind direction on offer; the regression decides what to use."""
     speed_degree: Annotated[int, Field(ge=0, le=8)] = 4
     """Highest polynomial degree in wind speed on offer."""
@@ -94,6 +95,8 @@ class PodRegression:
     """(3 nz ny nx,): mean square leave-one-out error over the wind speed squared."""
     shape: tuple[int, int, int]
     """(nz, ny, nx)."""
+    characters: np.ndarray
+    """(modes, mirrors): how each mode behaves under the site's mirrors, +1 or -1."""
     chosen: dict[str, Any]
     """What training chose."""
 
@@ -126,20 +129,18 @@ class PodRegression:
         """Return the orders and strengths chosen, and the leave-one-out error."""
         return self.chosen
 
-
-@dataclass(frozen=True)
-class _Part:
-    """One symmetry part of the training set."""
-
-    functions: np.ndarray
-    """(p,) int: which products behave like it."""
-    modes: np.ndarray
-    """(r, d)."""
-    coefficients: np.ndarray
-    """(n, r)."""
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the POD basis: all else is fitted anew, in closed form."""
+        return {"modes": self.modes, "characters": self.characters}
 
 
-def fit(data: SimulationSet, site: Site, settings: Settings, seed: int) -> PodRegression:
+def fit(
+    data: SimulationSet,
+    site: Site,
+    settings: Settings,
+    seed: int,
+    conditions: Conditions = UNCONDITIONAL,
+) -> PodRegression:
     """Train; see `apps.surrogates.base.FitFunction`."""
     check_training_data(data, max(settings.minimum_runs, settings.members))
     order = np.argsort(np.array(data.digests))
@@ -155,13 +156,18 @@ def fit(data: SimulationSet, site: Site, settings: Settings, seed: int) -> PodRe
         speed_scale=settings.speed_scale,
     )
     group = symmetries(site) if settings.symmetry else (IDENTITY,)
-    parts, residual = _decompose(fields, basis, group, settings)
+    kept = kept_basis(conditions.start, group, fields[0].size)
+    parts, residual = decompose(fields, group, settings.dropped_energy, settings.modes, kept)
+    signs = np.stack([basis.signs(m) for m in group])
     products = basis.evaluate(inputs)
     folds = np.random.default_rng(seed).permutation(len(order)) % settings.members
 
     regressions, squared, choices = [], residual, []
     for part in parts:
-        regression, errors, choice = _regress(part, basis, products, folds, settings.members)
+        functions = np.flatnonzero((signs == part.character[:, None]).all(axis=0))
+        regression, errors, choice = _regress(
+            part, functions, basis, products, folds, settings.members
+        )
         regressions.append(regression)
         squared = squared + ((errors @ part.modes) ** 2).mean(axis=0)
         choices.append({"modes": len(part.modes)} | choice)
@@ -170,6 +176,7 @@ def fit(data: SimulationSet, site: Site, settings: Settings, seed: int) -> PodRe
         "runs": len(order),
         "mirrors": len(group),
         "modes": sum(len(p.modes) for p in parts),
+        "basis_kept": kept is not None,
         "dropped_energy": float(residual.sum() / total),
         "leave_one_out_relative_l2": float(np.sqrt(squared.sum() / total)),
         "parts": choices,
@@ -180,69 +187,33 @@ def fit(data: SimulationSet, site: Site, settings: Settings, seed: int) -> PodRe
         modes=np.concatenate([p.modes for p in parts]).astype(np.float32),
         residual_variance=squared.astype(np.float32),
         shape=cast("tuple[int, int, int]", data.wind.shape[2:]),
+        characters=np.concatenate(
+            [np.tile(p.character, (len(p.modes), 1)) for p in parts]
+        ).astype(np.float32),
         chosen=chosen,
     )
 
 
-def _decompose(
-    fields: np.ndarray, basis: TensorBasis, group: tuple[Mirror, ...], settings: Settings
-) -> tuple[list[_Part], np.ndarray]:
-    """Split fields by symmetry and each part into POD modes.
-
-    Returns
-    -------
-    parts : list of _Part
-    residual : (d,) float64
-        Mean square, over runs, of what the modes leave out.
-    """
-    n = len(fields)
-    signs = np.stack([basis.signs(m) for m in group])
-    characters = np.unique(signs, axis=1).T
-    mirrored = [mirror_field(fields, m) for m in group]
-    found = []
-    for character in characters:
-        part = sum(s * f for s, f in zip(character, mirrored, strict=True)) / len(group)
-        part = np.asarray(part).reshape(n, -1)
-        # The n x n Gram matrix: there are far fewer runs than cells.
-        energy, vectors = np.linalg.eigh(part @ part.T)
-        functions = np.flatnonzero((signs == character[:, None]).all(axis=0))
-        found.append((functions, part, np.maximum(energy[::-1], 0.0), vectors[:, ::-1]))
-    everything = np.sort(np.concatenate([f[2] for f in found]))[::-1]
-    kept = np.cumsum(everything) < (1 - settings.dropped_energy) * everything.sum()
-    # Directions with no more energy than round-off are not modes.
-    count = min(int(kept.sum()) + 1, settings.modes)
-    threshold = max(everything[min(count, len(everything)) - 1], 1e-12 * everything[0])
-    parts, residual = [], np.zeros(fields[0].size)
-    for functions, part, energy, vectors in found:
-        r = int((energy >= threshold).sum())
-        if r == 0:
-            residual += (part**2).mean(axis=0)
-            continue
-        v = vectors[:, :r]
-        v = v * np.where(v[np.abs(v).argmax(axis=0), np.arange(r)] < 0, -1.0, 1.0)
-        scale = np.sqrt(energy[:r])
-        modes = (v / scale).T @ part
-        coefficients = v * scale
-        residual += ((part - coefficients @ modes) ** 2).mean(axis=0)
-        parts.append(_Part(functions, modes, coefficients))
-    return parts, residual
-
-
 def _regress(
-    part: _Part, basis: TensorBasis, products: np.ndarray, folds: np.ndarray, members: int
+    part: PodPart,
+    functions: np.ndarray,
+    basis: TensorBasis,
+    products: np.ndarray,
+    folds: np.ndarray,
+    members: int,
 ) -> tuple[Regression, np.ndarray, dict[str, float]]:
     """Regress a part's coefficients; return that, its leave-one-out errors (n, r), the choice."""
     y = part.coefficients
     best, smallest = (0.0, 0.0, 0.0), np.inf
     errors = y
     for scale, decay in product(_DIRECTION_SCALES, _SPEED_DECAYS):
-        x = products[:, part.functions] * np.sqrt(basis.prior(scale, decay)[part.functions])
+        x = products[:, functions] * np.sqrt(basis.prior(scale, decay)[functions])
         for ridge, error in zip(_RIDGES, leave_one_out(x, y, _RIDGES), strict=True):
             if (loss := float((error**2).sum())) < smallest:
                 best, smallest, errors = (scale, decay, ridge), loss, error
     scale, decay, ridge = best
-    root = np.sqrt(basis.prior(scale, decay)[part.functions])
-    x = products[:, part.functions] * root
+    root = np.sqrt(basis.prior(scale, decay)[functions])
+    x = products[:, functions] * root
     centre = _ridge(x, y, ridge)
     # The jackknife's variance is (members - 1) / members times the sum of squared deviations.
     spread = [
@@ -251,7 +222,7 @@ def _regress(
     ]
     weights = np.stack([centre, *spread], axis=1) * root[:, None, None]
     choice = {"direction_scale": scale, "speed_decay": decay, "ridge": ridge}
-    return Regression(part.functions, weights.astype(np.float32)), errors, choice
+    return Regression(functions, weights.astype(np.float32)), errors, choice
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
