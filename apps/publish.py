@@ -15,6 +15,7 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
+from apps.candidates import Candidate, read_candidate
 from apps.errors import PublishError
 from apps.repository import edits
 from apps.repository.chain import read_target
@@ -22,7 +23,6 @@ from apps.repository.keys import Keyring
 from apps.repository.objects import open_store
 from apps.repository.repository import Repository
 from apps.surrogates.base import WIND, WIND_STD
-from apps.train import Candidate, read_candidate
 from apps.transport import DELTA, Serving, read_serving, serving_delta, serving_model
 from apps.validate import VALIDATION, ValidateResult
 from edge_agent.contracts.model import Contract, sha256

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import pydantic
 import typer
 
+from apps.candidates import CANDIDATE, Candidate
 from apps.correction import Correction, load_truth
 from apps.errors import RepositoryDamaged, StageError, ValidationError
 from apps.gate import PREVIOUS, GateSettings
 from apps.repository.reading import open_index
 from apps.repository.store import FolderStore
-from apps.train import CANDIDATE, Candidate
 from apps.validate import SetName, assess, predictor
 from edge_agent.contracts.errors import DigestMismatch, RbfError
 from edge_agent.contracts.model import Contract, sha256

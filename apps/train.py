@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 import time
-import uuid
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from apps.candidates import (
+    CANDIDATE,
+    MODEL,
+    STATE,
+    Candidate,
+    Contender,
+    environment,
+    read_candidate,
+    read_state,
+    state_bytes,
+    write_candidate,
+)
 from apps.correction import Correction, load_truth
 from apps.deadline import Unlimited, require
 from apps.errors import TrainingError
 from apps.simulators.base import Control
-from apps.surrogates.base import family, family_settings
-from edge_agent.contracts.failpoints import failpoint
+from apps.surrogates.base import Conditions, WarmStart, family, family_settings
 from edge_agent.contracts.features import FeatureMap, InputVariable, MastLogLaw
 from edge_agent.contracts.model import Contract, canonical_json, sha256
 from edge_agent.contracts.release import Digest, TrainingData
 from edge_agent.contracts.site import Site
 from edge_agent.contracts.site_state import SiteState
-from edge_agent.contracts.storage import fsync, write_bytes
 
-MODEL = "model.onnx"
-CANDIDATE = "candidate.json"
+#: Time to import torch, read the runs and take a step, s: enough to begin or go on with a training
+#: that can be stopped.
+_START_SECONDS = 15.0
 
 
 class TrainTask(Contract):
@@ -36,10 +43,10 @@ class TrainTask(Contract):
 
     site: Site
     """Whose wind."""
-    family: str = "pod_regression"
-    """Surrogate family."""
+    family: str | tuple[str, ...] = "pod_regression"
+    """Surrogate family; of several, each is trained and the best is taken (`apps.choice`)."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the family that differ from its defaults."""
+    """Settings of the family that differ from its defaults; by family if there are several."""
     digests: tuple[Digest, ...]
     """Training simulations."""
     store: str
@@ -56,8 +63,22 @@ class TrainTask(Contract):
     """Pairs that correct the simulations; none if they are taken as they are."""
     site_state: SiteState | None = None
     """Estimated state of the house that the simulations were made for; goes into the release."""
+    previous: Digest | None = None
+    """Candidate in the same folder to start from; one that is gone is not missed."""
+    keep_basis: bool = False
+    """Whether its POD modes stay, so that only weights change; none without `previous`."""
+    selection: tuple[Digest, ...] = ()
+    """Selection set, to choose a family by; needed if there are several."""
+    latency_limit_ms: Annotated[float, Field(gt=0)] = 5.0
+    """Longest time of one answer on one thread of a family that may be chosen, ms."""
     expected_seconds: Annotated[float, Field(ge=0)] = 0.0
-    """What the training is expected to take, s; not begun in a block that ends before."""
+    """What the training is expected to take, s; one that cannot go on from a checkpoint is not
+    begun in a block that ends before."""
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Every family asked for."""
+        return (self.family,) if isinstance(self.family, str) else self.family
 
     def digest(self) -> str:
         """Return the candidate's name: sha256 over all that determines it, paths left out.
@@ -67,13 +88,10 @@ class TrainTask(Contract):
         TrainingError
             If family or settings do not exist.
         """
-        settings = family_settings(self.family, self.settings)
         until = self.data_until
-        known = {
+        known: dict[str, Any] = {
             "site": self.site.content_digest(),
-            "family": self.family,
-            "code_version": family(self.family).version,
-            "settings": settings.model_dump(mode="json"),
+            **_family_digest(self),
             "digests": sorted(self.digests),
             "seed": self.seed,
             "threads": self.threads,
@@ -82,7 +100,10 @@ class TrainTask(Contract):
             if self.correction is None
             else self.correction.model_dump(mode="json"),
         }
-        if self.site_state is not None:  # candidates without one keep their names
+        # Candidates without what follows keep their names.
+        if self.previous is not None:
+            known |= {"previous": self.previous, "keep_basis": self.keep_basis}
+        if self.site_state is not None:
             known["site_state"] = self.site_state.model_dump(mode="json")
         return sha256(canonical_json(known))
 
@@ -100,55 +121,14 @@ class TrainResult(Contract):
     """Training simulations."""
 
 
-class Candidate(Contract):
-    """``candidate.json``: a trained surrogate that is not (yet) published."""
-
-    format: str = Field(default="rbf-candidate/1", pattern=r"^rbf-candidate/1$")
-    """Version of this contract."""
-    digest: Digest
-    """Of the task."""
-    site: Site
-    """Whose wind."""
-    family: str
-    """Surrogate family."""
-    code_version: str
-    """Declared by the family."""
-    settings: dict[str, Any]
-    """Complete settings of the family."""
-    chosen: dict[str, Any]
-    """What training chose: orders, strengths, leave-one-out error."""
-    seed: int
-    """Of every random choice."""
-    threads: int
-    """Threads of linear algebra."""
-    simulations: tuple[Digest, ...]
-    """Training simulations, sorted."""
-    correction: Correction | None = None
-    """Pairs that corrected them."""
-    site_state: SiteState | None = None
-    """State of the house that they were made for."""
-    training: TrainingData
-    """The same in short, as releases carry it."""
-    feature_map: FeatureMap
-    """How readings become inputs."""
-    inputs: tuple[InputVariable, ...]
-    """Columns of the input, with the range that training covers."""
-    model_sha256: Digest
-    """Of ``model.onnx``."""
-    parity: float
-    """Largest difference of the exported model to the trained one, share of the largest value."""
-    environment: dict[str, str]
-    """Versions of what made it."""
-    seconds: float
-    """Wall time of training and export, s."""
-
-
 def train(task: TrainTask, control: Control | None = None) -> TrainResult:
     """Train a surrogate and write ``candidates/DIGEST/``; what exists is returned as it is.
 
     The same task gives the same model, byte for byte, however often it was stopped before: nothing
-    is drawn but from its seed, and nothing is written before it is whole. The families so far are
-    fitted in closed form within seconds, so a training that is stopped begins anew.
+    is drawn but from its seed, and nothing is written before it is whole. Networks go on from their
+    checkpoint; what is fitted in closed form within seconds begins anew. Of several families each
+    gets a candidate of its own, and the task's is a copy of the best: which that is depends on
+    measured latencies too, and is written down once.
 
     Parameters
     ----------
@@ -159,45 +139,58 @@ def train(task: TrainTask, control: Control | None = None) -> TrainResult:
     Raises
     ------
     OutOfTime
-        If the next step would not fit; nothing is written.
+        If the next step would not fit; no candidate is written.
     TrainingError
-        If there are too few runs, a value is not finite, or the export does not fit the model.
+        If there are too few runs, a value is not finite, the export does not fit the model, or of
+        several families none can be used.
     DatasetError
         If a simulation cannot be read.
     OSError
         If the disk is full or the folder cannot be written; no half candidate is left.
     """
+    digest = task.digest()
+    folder = Path(task.candidates) / digest
+    if not (folder / CANDIDATE).is_file():
+        control = Unlimited() if control is None else control
+        if isinstance(task.family, str):
+            _train_one(task, task.family, folder, control)
+        else:
+            _train_several(task, folder, control)
+    # Another worker may have been first; then its candidate is the one that counts.
+    return _result(folder, read_candidate(folder))
+
+
+def _train_one(task: TrainTask, name: str, folder: Path, control: Control) -> None:
     from apps.datasets import set_digest
     from apps.surrogates.blas import blas_threads
     from apps.surrogates.export import canonical_bytes, check_parity
 
-    digest = task.digest()
-    folder = Path(task.candidates) / digest
-    if (folder / CANDIDATE).is_file():
-        return _result(folder, read_candidate(folder))
-    control = Unlimited() if control is None else control
-    require(control, task.expected_seconds, "training")
+    kind, settings = family(name), family_settings(name, task.settings)
+    expected = min(task.expected_seconds, _START_SECONDS if kind.resumable else np.inf)
+    require(control, expected, "training")
     started = time.monotonic()
-    kind, settings = family(task.family), family_settings(task.family, task.settings)
     data = load_truth(Path(task.store), sorted(task.digests), task.site, task.correction)
-    require(control, task.expected_seconds / 2, "the fit")
+    require(control, expected / 2, "the fit")
+    checkpoint = folder.with_name(f".{folder.name}.checkpoint")
+    conditions = Conditions(control, checkpoint, task.threads, _warm_start(task, name))
     with blas_threads(task.threads):
-        surrogate = kind.fit(data, task.site, settings, task.seed)
+        surrogate = kind.fit(data, task.site, settings, task.seed, conditions)
         require(control, 0.0, "the export")
         model = canonical_bytes(surrogate.to_onnx())
         low, high = float(data.wind_speed.min()), float(data.wind_speed.max())
         parity = check_parity(surrogate, model, low, high)
     feature_map = MastLogLaw.for_site(task.site)
     candidate = Candidate(
-        digest=digest,
+        digest=task.digest(),
         site=task.site,
-        family=task.family,
+        family=name,
         code_version=kind.version,
         settings=settings.model_dump(mode="json"),
         chosen=surrogate.summary(),
         seed=task.seed,
         threads=task.threads,
         simulations=tuple(sorted(task.digests)),
+        previous=task.previous,
         correction=task.correction,
         site_state=task.site_state,
         training=TrainingData(
@@ -210,27 +203,103 @@ def train(task: TrainTask, control: Control | None = None) -> TrainResult:
         inputs=input_variables(feature_map, low, high),
         model_sha256=sha256(model),
         parity=parity,
-        environment=environment(),
+        environment=environment(*kind.packages),
         seconds=time.monotonic() - started,
     )
-    _write(folder, model, candidate)
-    # Another worker may have been first; then its candidate is the one that counts.
-    return _result(folder, read_candidate(folder))
+    write_candidate(folder, model, state_bytes(surrogate.state()), candidate)
+    checkpoint.unlink(missing_ok=True)
 
 
-def read_candidate(folder: Path) -> Candidate:
-    """Return what is known of a candidate.
+def _train_several(task: TrainTask, folder: Path, control: Control) -> None:
+    from apps.choice import choose
 
-    Raises
-    ------
-    TrainingError
-        If the folder holds none, or another version's.
-    """
+    if not task.selection:
+        msg = "to choose among families a selection set is needed; give one, or one family"
+        raise TrainingError(msg, families=task.families)
+    started = time.monotonic()
+    contenders = []
+    for name in task.families:
+        own = task.model_copy(update={"family": name, "settings": task.settings.get(name, {})})
+        try:
+            result = train(own, control)
+        except TrainingError as error:
+            contenders.append(Contender(family=name, candidate=None, reason=str(error)))
+            continue
+        require(control, 0.0, "the choice of a family")
+        contenders.append(_contender(task, name, Path(result.folder)))
+    judged = choose(contenders, task.latency_limit_ms)
+    best = next(c.candidate for c in judged if c.candidate is not None and not c.reason)
+    source = folder.with_name(best)
+    candidate = read_candidate(source).model_copy(
+        update={
+            "digest": task.digest(),
+            "contenders": judged,
+            "seconds": time.monotonic() - started,
+        }
+    )
+    model, state = ((source / file).read_bytes() for file in (MODEL, STATE))
+    write_candidate(folder, model, state, candidate)
+
+
+def _contender(task: TrainTask, name: str, folder: Path) -> Contender:
+    from apps import scores
+    from apps.choice import latency_ms
+    from apps.surrogates.export import run_onnx
+
+    model = (folder / MODEL).read_bytes()
+    truth = load_truth(Path(task.store), sorted(task.selection), task.site, task.correction)
+    inputs = np.stack([truth.wind_speed, truth.wind_from_direction], axis=1).astype(np.float32)
+    wind, std = run_onnx(model, inputs)
+    finite = bool(np.isfinite(wind).all() and np.isfinite(std).all())
+    return Contender(
+        family=name,
+        candidate=folder.name,
+        rmse=scores.rmse(truth.wind, wind) if finite else None,
+        latency_ms=latency_ms(model, inputs[:1]),
+    )
+
+
+def _warm_start(task: TrainTask, name: str) -> WarmStart | None:
+    """Return what the previous candidate left for this family, None if it left nothing."""
+    if task.previous is None:
+        return None
+    folder = Path(task.candidates) / task.previous
     try:
-        return Candidate.model_validate_json((folder / CANDIDATE).read_bytes())
-    except (OSError, ValidationError) as error:
-        msg = f"{folder}: not a candidate ({type(error).__name__}); train it again"
-        raise TrainingError(msg, folder=str(folder)) from error
+        candidate = read_candidate(folder)
+        own = next((c.candidate for c in candidate.contenders if c.family == name), None)
+        if own is not None:  # of several it has the best one's state only
+            folder = folder.with_name(own)
+            candidate = read_candidate(folder)
+    except TrainingError:
+        return None
+    state = read_state(folder)
+    if candidate.family != name or state is None:
+        return None
+    return WarmStart(state, frozenset(candidate.simulations), task.keep_basis)
+
+
+def _family_digest(task: TrainTask) -> dict[str, Any]:
+    if isinstance(task.family, str):
+        settings = family_settings(task.family, task.settings)
+        return {
+            "family": task.family,
+            "code_version": family(task.family).version,
+            "settings": settings.model_dump(mode="json"),
+        }
+    unknown = sorted(set(task.settings) - set(task.family))
+    if unknown:
+        msg = f"settings of {', '.join(unknown)}, which is not among the families"
+        raise TrainingError(msg, families=task.family)
+    return {
+        "family": list(task.family),
+        "code_version": [family(n).version for n in task.family],
+        "settings": {
+            n: family_settings(n, task.settings.get(n, {})).model_dump(mode="json")
+            for n in task.family
+        },
+        "selection": sorted(task.selection),
+        "latency_limit_ms": task.latency_limit_ms,
+    }
 
 
 def input_variables(feature_map: FeatureMap, low: float, high: float) -> tuple[InputVariable, ...]:
@@ -246,35 +315,6 @@ def input_variables(feature_map: FeatureMap, low: float, high: float) -> tuple[I
         InputVariable(name=name, unit=unit, minimum=ranges[name][0], maximum=ranges[name][1])
         for name, unit in feature_map.columns
     )
-
-
-def environment() -> dict[str, str]:
-    """Return the versions of what makes a model."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in ("numpy", "onnx", "onnxruntime", "reverse-backfill"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
-
-
-def _write(folder: Path, model: bytes, candidate: Candidate) -> None:
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
-    partial.mkdir(parents=True)
-    try:
-        write_bytes(partial / MODEL, model)
-        write_bytes(partial / CANDIDATE, candidate.model_dump_json(indent=1).encode() + b"\n")
-        failpoint("train.partial")
-        try:
-            partial.rename(folder)
-        except OSError:
-            # A folder with files cannot be renamed over: somebody else finished it.
-            if not (folder / CANDIDATE).is_file():
-                raise
-        fsync(folder.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _result(folder: Path, candidate: Candidate) -> TrainResult:

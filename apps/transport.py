@@ -18,9 +18,9 @@ from typing import Annotated, NamedTuple
 import pydantic
 from pydantic import Field
 
+from apps.candidates import MODEL, Candidate, read_candidate
 from apps.delta import Made, make_delta
 from apps.errors import ValidationError
-from apps.train import MODEL, Candidate, read_candidate
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Digest

@@ -14,11 +14,11 @@ import numpy as np
 from pydantic import Field
 
 from apps import baselines, scores
+from apps.candidates import read_candidate
 from apps.correction import load_truth
 from apps.errors import ValidationError
 from apps.gate import PREVIOUS, GateSettings, Verdict, decide
 from apps.surrogates.base import Predictor
-from apps.train import read_candidate
 from apps.transport import Base, DeltaSettings, serving_model, settle
 from edge_agent.contracts.geometry import interpolation_weights
 from edge_agent.contracts.model import Contract, sha256

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from apps.errors import TrainingError
 from apps.simulators.base import Fidelity, Resources, SimulatorName
+from apps.surrogates.base import AUTO, FAMILIES, family_settings
 from apps.transport import DeltaSettings
 from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.model import Contract
@@ -73,8 +75,15 @@ class Steering(Contract):
 class Training(Contract):
     """When and what to train."""
 
-    family: str = "pod_regression"
-    """Surrogate family (`apps.surrogates`)."""
+    family: str | tuple[str, ...] = "pod_regression"
+    """Surrogate family (`apps.surrogates`); of a list, or of ``"auto"``, the best is taken by error
+    on the selection set and time of an answer."""
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings that differ from the defaults, by family."""
+    latency_limit_ms: Positive = 5.0
+    """Longest time of one answer on one thread of a family chosen from a list, ms."""
+    warm_start: bool = True
+    """Whether networks start from the weights of the release before."""
     first: Count = 12
     """Training simulations needed for the first surrogate."""
     growth: Annotated[float, Field(gt=1)] = 1.4
@@ -83,6 +92,31 @@ class Training(Contract):
     """Share by which a candidate's selection RMSE must be below the serving release's."""
     interval_level: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Nominal coverage of the intervals."""
+
+    @field_validator("family")
+    @classmethod
+    def _known(cls, family: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if family == "auto":
+            return AUTO
+        names = (family,) if isinstance(family, str) else family
+        unknown = [n for n in names if n not in FAMILIES]
+        if unknown or not names or len(set(names)) != len(names):
+            msg = f"family: one of {', '.join(FAMILIES)}, a list of different ones, or auto"
+            raise ValueError(msg)
+        return family
+
+    @model_validator(mode="after")
+    def _settings_are_used(self) -> Self:
+        names = (self.family,) if isinstance(self.family, str) else self.family
+        if unused := sorted(set(self.settings) - set(names)):
+            msg = f"settings of {', '.join(unused)}, which is not among the families"
+            raise ValueError(msg)
+        for name, values in self.settings.items():
+            try:
+                family_settings(name, values)
+            except TrainingError as error:
+                raise ValueError(str(error)) from error
+        return self
 
 
 class Replay(Contract):

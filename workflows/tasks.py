@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 from apps.correction import Correction
@@ -11,6 +12,7 @@ from apps.publish import PublishTask
 from apps.scenarios import Scenario
 from apps.simulators.base import Case, Fidelity, Resources, simulation_digest
 from apps.simulators.registry import solver_version
+from apps.surrogates.base import family
 from apps.train import TrainTask
 from apps.transport import Base
 from apps.validate import ValidateTask
@@ -44,9 +46,11 @@ def training_task(campaign: Campaign, site: Site, folder: RunFolder, ledger: Led
     digests = tuple(sorted(row.digest for row in rows))
     write_ensemble(folder.ensembles, digests)
     newest = max((row.data_until for row in rows if row.data_until), default=None)
+    rules, one = campaign.training, isinstance(campaign.training.family, str)
     return TrainTask(
         site=site,
-        family=campaign.training.family,
+        family=rules.family,
+        settings=rules.settings.get(str(rules.family), {}) if one else rules.settings,
         digests=digests,
         store=str(folder.simulations),
         candidates=str(folder.candidates),
@@ -55,7 +59,20 @@ def training_task(campaign: Campaign, site: Site, folder: RunFolder, ledger: Led
         data_until=None if newest is None else datetime.fromisoformat(newest),
         correction=correction(ledger, "reference") if campaign.corrected else None,
         expected_seconds=training_estimate(ledger.candidates()),
+        previous=_start(campaign, ledger),
+        selection=() if one else _done(ledger.simulations(), "selection"),
+        latency_limit_ms=rules.latency_limit_ms,
     )
+
+
+def _start(campaign: Campaign, ledger: Ledger) -> str | None:
+    """Return the candidate to start from: the release's, for families that can."""
+    rules = campaign.training
+    names = (rules.family,) if isinstance(rules.family, str) else rules.family
+    if not rules.warm_start or not any(family(name).resumable for name in names):
+        return None
+    published = [c for c in ledger.candidates() if c.state == "published"]
+    return Path(required(published[-1].folder)).name if published else None
 
 
 def validation_task(

@@ -128,6 +128,8 @@ class Family:
     """Raised by hand when the numbers change; a golden test guards it."""
     resumable: bool = False
     """Whether a training that is stopped goes on where it was."""
+    packages: tuple[str, ...] = ()
+    """Packages beside the usual ones whose versions matter."""
 
     @property
     def settings(self) -> type[Contract]:
@@ -140,10 +142,18 @@ class Family:
         return cast("FitFunction", import_module(self.module).fit)
 
 
+def _network(module: str, version: str) -> Family:
+    return Family(
+        f"apps.surrogates.{module}", version, resumable=True, packages=("torch", "onnxscript")
+    )
+
+
 FAMILIES: dict[str, Family] = {
     "pod_regression": Family("apps.surrogates.pod_regression", version="1"),
-    "pod_network": Family("apps.surrogates.pod_network", version="1", resumable=True),
+    "pod_network": _network("pod_network", version="1"),
 }
+#: What ``family = "auto"`` tries.
+AUTO = tuple(FAMILIES)
 
 
 def family(name: str) -> Family:

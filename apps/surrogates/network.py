@@ -7,6 +7,7 @@ first axis is the members' (or a multiple of it, members first), so that members
 
 from __future__ import annotations
 
+import logging
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,8 @@ class TorchSurrogate:
     def to_onnx(self) -> onnx.ModelProto:
         """Return the graph; see `apps.surrogates.base.Surrogate`."""
         batch = torch.export.Dim("batch", min=1, max=65536)
+        # It misses torchvision, loudly, at every first use.
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             # The exporter warns of its own deprecations.
             warnings.simplefilter("ignore")

@@ -61,6 +61,8 @@ class Plan:
 class Problem(Protocol):
     """What is to be learnt."""
 
+    members: int
+    """Members of the ensemble."""
     runs: int
     """Number of training runs."""
     folds: np.ndarray
@@ -98,7 +100,7 @@ def optimise(core: nn.Module, problem: Problem, plan: Plan, conditions: Conditio
         If the control ends it; the checkpoint is written, and a call with the same arguments goes
         on from there.
     """
-    members = int(problem.folds.max()) + 1
+    members = problem.members
     parameters = dict(core.named_parameters())
     optimiser = torch.optim.AdamW(
         parameters.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay

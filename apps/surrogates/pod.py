@@ -35,9 +35,7 @@ class Basis:
 
 def characters(group: tuple[Mirror, ...]) -> np.ndarray:
     """Return the ways in which a part can behave under the mirrors, (parts, mirrors) of +1, -1."""
-    ways = [
-        [(-1.0) ** (a * m[0] + b * m[1]) for m in group] for a, b in product((0, 1), repeat=2)
-    ]
+    ways = [[(-1.0) ** (a * m[0] + b * m[1]) for m in group] for a, b in product((0, 1), repeat=2)]
     return np.unique(np.array(ways), axis=0)
 
 

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from apps.surrogates.base import UNCONDITIONAL, Conditions
-from apps.surrogates.network import Features, FieldEnsemble, TorchSurrogate, deterministic
+from apps.surrogates.network import FieldEnsemble, TorchSurrogate, deterministic
 from apps.surrogates.optimise import optimise
 from apps.surrogates.pod import PodPart, decompose, kept_basis
 from apps.surrogates.training_set import NetworkSettings, TrainingSet
@@ -40,8 +40,6 @@ class Settings(NetworkSettings):
     """Members of the ensemble."""
     hidden: Annotated[int, Field(ge=4, le=1024)] = 64
     """Units of a hidden layer; there are two."""
-    symmetry: bool = True
-    """Use the mirror symmetries that the site has."""
     dropped_energy: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     """Share of the fields' mean square that the POD basis may leave out."""
     modes: Annotated[int, Field(ge=1, le=1024)] = 64
@@ -100,7 +98,8 @@ class _Problem:
     """Coefficients of the training fields from their features; see `optimise.Problem`."""
 
     def __init__(self, core: Coefficients, data: TrainingSet, parts: list[PodPart]) -> None:
-        self.runs, self.folds, self.weights = data.runs, data.folds, data.weights
+        self.members, self.runs = data.members, data.runs
+        self.folds, self.weights = data.folds, data.weights
         self._core, self._features = core, torch.from_numpy(data.features)
         wanted = np.concatenate([p.coefficients for p in parts], axis=1) / core.scale
         self._wanted = torch.tensor(wanted, dtype=torch.float32)
@@ -123,12 +122,13 @@ def fit(
 ) -> TorchSurrogate:
     """Train; see `apps.surrogates.base.FitFunction`."""
     known = TrainingSet.of(data, site, settings, seed, conditions.start)
-    group = known.group if settings.symmetry else known.group[:1]
     fields = known.fields.astype(float)
-    kept = kept_basis(conditions.start, group, fields[0].size)
+    kept = kept_basis(conditions.start, known.group, fields[0].size)
     with deterministic(conditions.threads):
-        parts, residual = decompose(fields, group, settings.dropped_energy, settings.modes, kept)
-        signs = np.stack([known.inputs.signs(m) for m in group])
+        parts, residual = decompose(
+            fields, known.group, settings.dropped_energy, settings.modes, kept
+        )
+        signs = np.stack([known.inputs.signs(m) for m in known.group])
         scale = float(np.sqrt(sum((p.coefficients**2).sum(axis=1).mean() for p in parts)))
         generator = torch.Generator().manual_seed(seed)
         core = Coefficients(signs, parts, scale, settings, generator)
@@ -144,7 +144,7 @@ def fit(
     total = float((fields**2).sum(axis=(1, 2, 3, 4)).mean())
     chosen = {
         "runs": known.runs,
-        "mirrors": len(group),
+        "mirrors": len(known.group),
         "modes": len(modes),
         "basis_kept": kept is not None,
         "warm_start": warm,
@@ -156,7 +156,7 @@ def fit(
     state = {
         "modes": core.modes.numpy(),
         "characters": core.characters.numpy().T,
-        "scale": np.float32(scale),
+        "scale": np.array(scale),
     } | known.state()
     module = FieldEnsemble(known.inputs, core, variance, known.shape)
     return TorchSurrogate(module, chosen, state)

@@ -187,9 +187,9 @@ def fit(
         modes=np.concatenate([p.modes for p in parts]).astype(np.float32),
         residual_variance=squared.astype(np.float32),
         shape=cast("tuple[int, int, int]", data.wind.shape[2:]),
-        characters=np.concatenate(
-            [np.tile(p.character, (len(p.modes), 1)) for p in parts]
-        ).astype(np.float32),
+        characters=np.concatenate([np.tile(p.character, (len(p.modes), 1)) for p in parts]).astype(
+            np.float32
+        ),
         chosen=chosen,
     )
 

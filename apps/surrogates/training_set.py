@@ -12,7 +12,7 @@ from pydantic import Field
 from apps.surrogates.base import WarmStart, check_training_data
 from apps.surrogates.network import Features
 from apps.surrogates.optimise import Plan
-from apps.surrogates.symmetry import Mirror, symmetries
+from apps.surrogates.symmetry import IDENTITY, Mirror, symmetries
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.site import Site
 
@@ -25,7 +25,9 @@ class NetworkSettings(Contract):
 
     members: Annotated[int, Field(ge=2, le=64)] = 3
     """Members of the ensemble; each leaves one fold of the runs out."""
-    harmonics: Annotated[int, Field(ge=1, le=64)] = 6
+    symmetry: bool = True
+    """Use the mirror symmetries that the site has."""
+    harmonics: Annotated[int, Field(ge=1, le=64)] = 3
     """Highest harmonic of wind direction among the inputs."""
     speed_scale: Annotated[float, Field(gt=0)] = 1.0
     """Wind speed around which the dependence on speed levels off, m/s."""
@@ -33,7 +35,7 @@ class NetworkSettings(Contract):
     """Most steps of gradient descent."""
     batch: Annotated[int, Field(ge=1)] = 32
     """Runs of one step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
     """Highest learning rate."""
     warm_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Factor on the learning rate and on the steps of a warm start."""
@@ -80,7 +82,9 @@ class TrainingSet:
     weights: np.ndarray
     """(n,) float64, sum one: how often each run is drawn."""
     group: tuple[Mirror, ...]
-    """Mirrors of the site."""
+    """Mirrors of the site that are used, the identity first."""
+    members: int
+    """Members of the ensemble, and folds."""
 
     @classmethod
     def of(
@@ -114,7 +118,8 @@ class TrainingSet:
             fields=wind,
             folds=assign_folds(digests, settings.members, seed, known),
             weights=draw_weights(digests, start, settings.new_share),
-            group=symmetries(site),
+            group=symmetries(site) if settings.symmetry else (IDENTITY,),
+            members=settings.members,
         )
 
     @property
@@ -132,6 +137,7 @@ class TrainingSet:
         return {
             "fold_digests": np.array(self.digests, dtype="S64"),
             "folds": self.folds.astype(np.int64),
+            "members": np.array(self.members),
         }
 
 
@@ -176,7 +182,7 @@ def draw_weights(digests: tuple[str, ...], start: WarmStart | None, new_share: f
     new = np.array([d not in start.digests for d in digests])
     if not new.any() or new.mean() >= new_share:
         return even
-    return np.where(new, new_share / new.sum(), (1.0 - new_share) / (~new).sum())
+    return np.asarray(np.where(new, new_share / new.sum(), (1.0 - new_share) / (~new).sum()))
 
 
 def _known_folds(start: WarmStart | None, members: int) -> dict[str, int]:
@@ -185,4 +191,5 @@ def _known_folds(start: WarmStart | None, members: int) -> dict[str, int]:
     digests = [d.decode() for d in np.asarray(start.state["fold_digests"]).tolist()]
     folds = np.asarray(start.state["folds"]).tolist()
     # Of another number of members they would mean something else.
-    return dict(zip(digests, folds, strict=True)) if max(folds) < members else {}
+    same = int(start.state["members"]) == members
+    return dict(zip(digests, folds, strict=True)) if same else {}

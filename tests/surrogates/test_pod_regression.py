@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from apps import scores
 from apps.errors import TrainingError
-from apps.surrogates.base import FAMILIES, family_settings
-from apps.surrogates.export import canonical_bytes, check_parity, run_onnx
+from apps.surrogates.base import FAMILIES, Conditions, WarmStart, family_settings
+from apps.surrogates.export import canonical_bytes, check_parity
 from apps.surrogates.pod_regression import Settings, fit, leave_one_out
 
 
@@ -72,17 +72,6 @@ def test_the_order_of_the_runs_does_not_matter_and_the_seed_does(site, make):
     assert one != other
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_export_is_the_model(site, make, name):
-    data = make(20)
-    model = FAMILIES[name].fit(data, site, family_settings(name, {}), 0)
-    exported = canonical_bytes(model.to_onnx())
-    assert check_parity(model, exported, 0.5, 12.0) < 1e-5
-    wind, std = run_onnx(exported, inputs_of(data))
-    assert wind.shape == std.shape == data.wind.shape
-    assert wind.dtype == std.dtype == np.float32
-
-
 def test_parity_is_checked(site, make):
     one, two = (fit(make(20, s), site, Settings(), 0) for s in (1, 2))
     with pytest.raises(TrainingError, match="differs from the trained model"):
@@ -120,6 +109,18 @@ def test_unknown_families_and_settings_are_named():
         family_settings("crystal_ball", {})
     with pytest.raises(TrainingError, match="membres"):
         family_settings("pod_regression", {"membres": 3})
+
+
+def test_a_basis_that_is_kept_leaves_the_graph_alike(site, make):
+    first = fit(make(20), site, Settings(), 0)
+    start = WarmStart(first.state(), keep_basis=True)
+    more = fit(make(28), site, Settings(), 0, Conditions(start=start))
+    assert more.chosen["basis_kept"]
+    np.testing.assert_array_equal(more.modes, first.modes)
+    shapes = [{i.name: tuple(i.dims) for i in m.to_onnx().graph.initializer} for m in (first, more)]
+    assert shapes[0] == shapes[1]
+    other = fit(make(28), site, Settings(symmetry=False), 0, Conditions(start=start))
+    assert not other.chosen["basis_kept"], "of other mirrors it does not fit"
 
 
 def test_one_wind_speed_is_enough(site, make):

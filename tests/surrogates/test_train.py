@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from apps.candidates import MODEL, read_candidate
 from apps.errors import DatasetError, TrainingError
 from apps.surrogates.blas import blas_threads
-from apps.train import MODEL, TrainTask, read_candidate, train
+from apps.train import TrainTask, train
 from edge_agent.contracts.model import sha256
 
 SCRIPT = "import sys; from apps.train import *; train(TrainTask.model_validate_json(sys.argv[1]))"

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from apps.candidates import MODEL, read_candidate
 from apps.errors import OutOfTime
-from apps.train import MODEL, TrainTask, read_candidate, train
+from apps.train import TrainTask, train
 
 
 class Ends:

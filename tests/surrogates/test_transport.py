@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from apps.candidates import CANDIDATE, MODEL, read_candidate
 from apps.errors import ValidationError
 from apps.surrogates.export import canonical_bytes
-from apps.train import CANDIDATE, MODEL, read_candidate
 from apps.transport import (
     DELTA,
     SERVING,
