@@ -36,6 +36,7 @@ Where = Annotated[
     str | None,
     typer.Option("--address", "-a", help="unix:/path or http://host:port; default: by --config."),
 ]
+Version = Annotated[int, typer.Argument(min=1, help="Its version.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -117,15 +118,64 @@ def predict(
 def rollback(config: Config = DEFAULT_CONFIG, address: Where = None) -> None:
     """Return to the previous release and hold the one left (Unix socket only)."""
     with _agent(config, address) as agent:
-        typer.echo(f"release {agent.rollback()} serves")
+        typer.echo(_serves(agent.rollback()))
 
 
 @app.command()
 def pull(config: Config = DEFAULT_CONFIG, address: Where = None) -> None:
     """Make a running agent look for a release now (Unix socket only)."""
     with _agent(config, address) as agent:
-        version = agent.pull()
-    typer.echo("no release serves yet" if version is None else f"release {version} serves")
+        typer.echo(_serves(agent.pull()))
+
+
+@app.command()
+def releases(config: Config = DEFAULT_CONFIG, address: Where = None, json: AsJson = False) -> None:
+    """List the releases on the device and where each stands."""
+    with _agent(config, address) as agent:
+        found = agent.releases()["releases"]
+    if json:
+        typer.echo(msgspec.json.encode(found))
+        return
+    for release in found:
+        marks = [name for name in ("pinned",) if release[name]]
+        marks += [] if release["stored"] else ["not on the disk"]
+        reason = f": {release['reason']}" if release["reason"] else ""
+        typer.echo(f"{release['version']:>6}  {', '.join([release['state'], *marks])}{reason}")
+
+
+@app.command()
+def promote(version: Version, config: Config = DEFAULT_CONFIG, address: Where = None) -> None:
+    """Let a release on the device serve now, whatever its trial has shown (Unix socket only)."""
+    with _agent(config, address) as agent:
+        typer.echo(_serves(agent.promote(version)))
+
+
+@app.command()
+def pin(version: Version, config: Config = DEFAULT_CONFIG, address: Where = None) -> None:
+    """Let a release on the device serve, and stay whatever is offered (Unix socket only)."""
+    with _agent(config, address) as agent:
+        typer.echo(_serves(agent.pin(version)))
+
+
+@app.command()
+def unpin(config: Config = DEFAULT_CONFIG, address: Where = None) -> None:
+    """Let the device follow its channel again (Unix socket only)."""
+    with _agent(config, address) as agent:
+        typer.echo(_serves(agent.unpin()))
+
+
+@app.command()
+def hold(config: Config = DEFAULT_CONFIG, address: Where = None) -> None:
+    """Stop updates; a bad release still rolls back (Unix socket only)."""
+    with _agent(config, address) as agent:
+        typer.echo(_serves(agent.hold()))
+
+
+@app.command()
+def unhold(config: Config = DEFAULT_CONFIG, address: Where = None) -> None:
+    """Let updates go on (Unix socket only)."""
+    with _agent(config, address) as agent:
+        typer.echo(_serves(agent.unhold()))
 
 
 @app.command()
@@ -192,10 +242,33 @@ def _address(config: Path, address: str | None) -> str:
     return f"unix:{AgentConfig.from_toml(config).socket_path}"
 
 
+def _serves(version: int | None) -> str:
+    return "no release serves yet" if version is None else f"release {version} serves"
+
+
+def _trial_lines(trials: dict[str, Any]) -> list[str]:
+    lines = []
+    for phase, seen in trials.items():
+        wanted = seen.get("wanted_predictions")
+        compared = f"{seen['compared']}" + ("" if wanted is None else f" of {wanted}")
+        lines.append(
+            f"{phase:<10} release {seen['version']}: {compared} predictions compared, "
+            f"{seen['measured']} with measurements, {seen['errors']} errors, "
+            f"{seen['seconds']:.0f} of {seen['wanted_seconds']:.0f} s"
+        )
+    return lines
+
+
 def _status_text(found: dict[str, Any]) -> str:
     counters, latency = found["counters"], found["latency_ms"]
     serves = "no release yet" if found["active"] is None else f"release {found['active']}"
-    extra = [f"{key} {found[key]}" for key in ("previous", "held") if found[key] is not None]
+    extra = [
+        f"{key} {found[key]}"
+        for key in ("previous", "candidate", "held", "pinned")
+        if found[key] is not None
+    ]
+    extra += ["on hold"] if found["hold"] else []
+    extra += ["withdrawn by its owner"] if found["active"] in found["withdrawn"] else []
     times = "none yet"
     if latency["count"]:
         times = f"p50 {latency['p50']:.2f}, p99 {latency['p99']:.2f}, max {latency['max']:.2f} ms"
@@ -219,6 +292,7 @@ def _status_text(found: dict[str, Any]) -> str:
         ),
         f"swaps      {len(found['swaps'])}",
     ]
+    lines += _trial_lines(found["trials"])
     lines += [f"refused    {r['version']}: {r['reason']}" for r in found["refused"]]
     if found["source_trouble"]:
         lines.append(f"trouble    {found['source_trouble']}")

@@ -10,6 +10,7 @@ from edge_agent.agent import EdgeAgent
 from edge_agent.contracts.monitors import Calibration, Signatures
 from edge_agent.contracts.observation import Reading
 from edge_agent.ingest.service import FieldSide
+from edge_agent.measured import Pairs
 from edge_agent.monitors.watch import Monitors
 from edge_agent.outbox import Outbox
 from edge_agent.settings import MonitorSettings
@@ -37,7 +38,8 @@ class FieldServices:
         config = agent.config
         self._agent = agent
         self.monitors = make_monitors(config.monitors)
-        self.side = FieldSide(agent, agent.spool.record, config.ingest, agent.clock, self.monitors)
+        watchers = (self.monitors, Pairs(agent.measured.append))
+        self.side = FieldSide(agent, agent.spool.record, config.ingest, agent.clock, watchers)
         sections: dict[str, Any] = {
             "ingest": self.side.status,
             "monitors": self.monitors.status,

@@ -30,9 +30,11 @@ def releases(promotion: Promotion) -> list[dict[str, Any]]:
                 "stored": version in stored,
                 "loaded": slot is not None,
                 "pinned": version == state.pinned,
-                "created": None if slot is None else slot.release.created.isoformat(),
             }
         )
+        if slot is not None:
+            found[-1]["created"] = slot.release.created.isoformat()
+            found[-1]["rmse"] = {k: s.rmse for k, s in slot.release.scores.items()}
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge_agent.calls.contract import COMMANDS
+
 Json = dict[str, Any]
 
 _STRING, _INTEGER, _NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "number"}
@@ -154,7 +156,7 @@ SCHEMAS: Json = {
     ),
     "Call": _object(
         ("command",),
-        command={"type": "string", "enum": ["predict", "promote", "pull", "rollback"]},
+        command={"type": "string", "enum": sorted(COMMANDS)},
         arguments={"type": "object"},
     ),
     "Outcome": _object(
@@ -167,7 +169,17 @@ SCHEMAS: Json = {
         ("active", "held", "releases"),
         active={"type": ["integer", "null"]},
         held={"type": ["integer", "null"]},
-        releases=_list(_object(("version", "state"), version=_INTEGER, state=_STRING)),
+        releases=_list(
+            _object(
+                ("version", "state", "reason", "stored", "loaded", "pinned"),
+                version=_INTEGER,
+                state=_STRING,
+                reason={"type": ["string", "null"]},
+                stored={"type": "boolean"},
+                loaded={"type": "boolean"},
+                pinned={"type": "boolean"},
+            )
+        ),
     ),
     "Active": _object(("active",), active={"type": ["integer", "null"]}),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -13,7 +12,7 @@ from edge_agent.api.codec import Request, Response, decoded_body
 from edge_agent.calls.contract import CHANGING, Outcome, decode_call, issued_at
 from edge_agent.calls.service import Calls
 from edge_agent.contracts.errors import ProtocolError, RequestExpired
-from edge_agent.updates.store import stored_versions
+from edge_agent.inventory import releases
 
 REQUESTS = "/rbf/v1/requests/"
 
@@ -69,24 +68,15 @@ class Remote:
 
     def releases(self, _request: Request, _caller: Caller) -> Answer:
         """List the releases that are here, newest first."""
-        agent = self._agent
-        loaded = {s.version: s.release for s in agent.loaded}
-        refused = {r["version"]: r["reason"] for r in agent.refused}
-        stored = set(stored_versions(agent.config.state / "releases"))
-        active = agent.versions[0] if agent.versions else None
-        listed: list[dict[str, Any]] = []
-        for version in sorted(stored | set(loaded) | set(refused), reverse=True):
-            state = "active" if version == active else "previous" if version in loaded else "stored"
-            if version in refused and version not in loaded:
-                state = "refused"
-            entry: dict[str, Any] = {"version": version, "state": state}
-            if version in loaded:
-                entry["created"] = loaded[version].created
-                entry["rmse"] = {k: s.rmse for k, s in loaded[version].scores.items()}
-            if version in refused:
-                entry["reason"] = refused[version]
-            listed.append(entry)
-        return ok({"active": active, "held": agent.held, "releases": listed})
+        promotion = self._agent.promotion
+        active = promotion.slots.pair.active
+        return ok(
+            {
+                "active": None if active is None else active.version,
+                "held": promotion.state.held,
+                "releases": releases(promotion),
+            }
+        )
 
 
 def _outcome(outcome: Outcome) -> Response:

@@ -24,7 +24,7 @@ from edge_agent.prediction import Prediction
 #: Version of the calls and of the registered functions; part of their names.
 VERSION = 1
 #: Commands that change what serves: over the Unix socket (and the functions behind it) alone.
-CHANGING = frozenset({"pull", "promote", "rollback"})
+CHANGING = frozenset({"hold", "pin", "promote", "pull", "rollback", "unhold", "unpin"})
 COMMANDS = CHANGING | {"predict"}
 
 _json = msgspec.json.Encoder(order="deterministic").encode

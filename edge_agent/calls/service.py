@@ -123,7 +123,7 @@ class Calls:
             self._pull(job)
         else:
             # Nothing else that changes what serves comes between beginning and end.
-            work = {"rollback": agent.rollback}[command]
+            work = self._command(job.call)
 
             def change() -> Outcome:
                 return self._recorded(job, lambda: {"active": work(by=job.by).result()})
@@ -132,6 +132,22 @@ class Calls:
 
     def _done(self, job: _Job, future: Future[Outcome]) -> None:
         self._answer(job, future.exception() or future.result())
+
+    def _command(self, call: Call) -> Callable[..., Future[Any]]:
+        agent = self._agent
+        if call.command in ("promote", "pin"):
+            version = call.arguments.get("version")
+            if type(version) is not int:
+                msg = f"version {version!r} is not a whole number"
+                raise InvalidInput(msg, name="version")
+            return partial(agent.promote, version, pin=call.command == "pin")
+        commands: dict[str, Callable[..., Future[Any]]] = {
+            "rollback": agent.rollback,
+            "unpin": agent.unpin,
+            "hold": agent.hold,
+            "unhold": partial(agent.hold, hold=False),
+        }
+        return commands[call.command]
 
     def _pull(self, job: _Job) -> None:
         # Looking again does no harm: whatever a crash leaves of it, asking again looks again.

@@ -134,8 +134,7 @@ class RemoteAgent:
 
     def pull(self, *, request_id: str | None = None) -> int | None:
         """Make the agent look for a release now; return what serves then. Not over TCP."""
-        version = self._call("pull", {}, request_id)["active"]
-        return None if version is None else int(version)
+        return self._state("pull", request_id)
 
     def rollback(self, *, request_id: str | None = None) -> int:
         """Return to the previous release; return its version. Not over TCP.
@@ -148,6 +147,36 @@ class RemoteAgent:
             Over TCP.
         """
         return int(self._call("rollback", {}, request_id)["active"])
+
+    def promote(self, version: int, *, request_id: str | None = None) -> int:
+        """Let a release on the device serve now, whatever its trial has shown. Not over TCP.
+
+        Raises
+        ------
+        NoSuchRelease
+            If it is not on the device.
+        ReleaseError
+            If it is withdrawn, damaged or fails its golden examples, or another one is pinned.
+        ProtocolError
+            Over TCP.
+        """
+        return int(self._call("promote", {"version": version}, request_id)["active"])
+
+    def pin(self, version: int, *, request_id: str | None = None) -> int:
+        """Let a release on the device serve, and stay; see `promote`."""
+        return int(self._call("pin", {"version": version}, request_id)["active"])
+
+    def unpin(self, *, request_id: str | None = None) -> int | None:
+        """Let the device follow its channel again; return what serves. Not over TCP."""
+        return self._state("unpin", request_id)
+
+    def hold(self, *, request_id: str | None = None) -> int | None:
+        """Stop updates; return what serves. Not over TCP."""
+        return self._state("hold", request_id)
+
+    def unhold(self, *, request_id: str | None = None) -> int | None:
+        """Let updates go on; return what serves. Not over TCP."""
+        return self._state("unhold", request_id)
 
     def result(self, request_id: str) -> dict[str, Any] | None:
         """Return what an earlier call gave, as JSON values; none while it is under way.
@@ -226,6 +255,10 @@ class RemoteAgent:
     ) -> Reply:
         """Send one HTTP request; return whatever the agent answers. See `Connections.request`."""
         return self._direct().connections.request(method, path, body, headers)
+
+    def _state(self, command: str, request_id: str | None) -> int | None:
+        version = self._call(command, {}, request_id)["active"]
+        return None if version is None else int(version)
 
     def _call(
         self, command: str, arguments: dict[str, Any], request_id: str | None

@@ -50,7 +50,7 @@ class Predictor(Protocol):
 
 
 class Watcher(Protocol):
-    """What is told of readings and predictions: `edge_agent.monitors`."""
+    """What is told of readings and predictions: monitors, and `edge_agent.measured`."""
 
     def readings(self, readings: Sequence[tuple[Reading, int]]) -> None:
         """Take readings with their data times, us."""
@@ -71,7 +71,7 @@ class FieldSide:
         Keeps a prediction record; does not wait.
     settings : IngestSettings
     clock : Clock
-    watcher : Watcher or None
+    watchers : sequence of Watcher
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class FieldSide:
         keep: Callable[[PredictionRecord], None],
         settings: IngestSettings,
         clock: Clock,
-        watcher: Watcher | None = None,
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         self._predictor = predictor
         self._keep = keep
         self._clock = clock
-        self._watcher = watcher
+        self._watchers = tuple(watchers)
         self._waiting: deque[tuple[Sequence[Checked], PredictionRecord | None]] = deque()
         self.quality = Quality(settings)
         self.assembler = Assembler(settings)
@@ -133,8 +133,8 @@ class FieldSide:
             readings, record = self._waiting.popleft()
             timed = [(r, instant_us(t)) for r, t in readings]
             flagged = [(r, at, "stuck" not in self.quality.flags(r, at)) for r, at in timed]
-            if self._watcher is not None:
-                self._watcher.readings(timed)
+            for watcher in self._watchers:
+                watcher.readings(timed)
             if record is not None:
                 self._record(record, timed, sources)
             elif (ready := self.assembler.add(flagged, sources, now)) is not None:
@@ -170,8 +170,8 @@ class FieldSide:
 
     def _done(self, record: PredictionRecord, instant: int) -> None:
         self._keep(record)
-        if self._watcher is not None:
-            self._watcher.prediction(record, instant)
+        for watcher in self._watchers:
+            watcher.prediction(record, instant)
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
