@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from apps.errors import PublishError
 
 _GRAPH, _INITIALIZER = 7, 5
@@ -52,6 +54,14 @@ def float_tensors(model: bytes) -> list[Tensor]:
         msg = "the model is not an ONNX file; train it again"
         raise PublishError(msg) from error
     return found
+
+
+def tensor_values(model: bytes) -> dict[str, np.ndarray]:
+    """Return the float32 initializers by name; raises as `float_tensors`."""
+    return {
+        t.name: np.frombuffer(model[t.start : t.stop], "<f4").reshape(t.shape)
+        for t in float_tensors(model)
+    }
 
 
 def _tensor(data: bytes, start: int, stop: int) -> Tensor | None:

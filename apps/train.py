@@ -27,6 +27,8 @@ from apps.deadline import Unlimited, require
 from apps.errors import TrainingError
 from apps.simulators.base import Control
 from apps.surrogates.base import Conditions, WarmStart, family, family_settings
+from apps.tensors import tensor_values
+from apps.transport import serving_model
 from edge_agent.contracts.features import FeatureMap, InputVariable, MastLogLaw
 from edge_agent.contracts.model import Contract, canonical_json, sha256
 from edge_agent.contracts.release import Digest, TrainingData
@@ -65,8 +67,11 @@ class TrainTask(Contract):
     """Estimated state of the house that the simulations were made for; goes into the release."""
     previous: Digest | None = None
     """Candidate in the same folder to start from; one that is gone is not missed."""
+    served: Digest | None = None
+    """Of the model that `previous` serves as: training starts from what devices have, which a delta
+    may have rounded; none to start from what was trained."""
     keep_basis: bool = False
-    """Whether its POD modes stay, so that only weights change; none without `previous`."""
+    """Whether its POD modes stay and new ones are only added; not without `previous`."""
     selection: tuple[Digest, ...] = ()
     """Selection set, to choose a family by; needed if there are several."""
     latency_limit_ms: Annotated[float, Field(gt=0)] = 5.0
@@ -103,6 +108,7 @@ class TrainTask(Contract):
         # Candidates without what follows keep their names.
         if self.previous is not None:
             known |= {"previous": self.previous, "keep_basis": self.keep_basis}
+            known |= {} if self.served is None else {"served": self.served}
         if self.site_state is not None:
             known["site_state"] = self.site_state.model_dump(mode="json")
         return sha256(canonical_json(known))
@@ -266,16 +272,32 @@ def _warm_start(task: TrainTask, name: str) -> WarmStart | None:
     folder = Path(task.candidates) / task.previous
     try:
         candidate = read_candidate(folder)
+        served, keep = task.served, task.keep_basis
         own = next((c.candidate for c in candidate.contenders if c.family == name), None)
-        if own is not None:  # of several it has the best one's state only
-            folder = folder.with_name(own)
-            candidate = read_candidate(folder)
+        if candidate.family != name:  # of several it has the best one's state only
+            served, keep = None, False
+            if own is not None:
+                folder = folder.with_name(own)
+                candidate = read_candidate(folder)
     except TrainingError:
         return None
     state = read_state(folder)
     if candidate.family != name or state is None:
         return None
-    return WarmStart(state, frozenset(candidate.simulations), task.keep_basis)
+    if served is not None:
+        state = _as_served(state, folder, served)
+    return WarmStart(state, frozenset(candidate.simulations), keep)
+
+
+def _as_served(state: dict[str, np.ndarray], folder: Path, served: str) -> dict[str, np.ndarray]:
+    """Return a state with the tensors of the model that serves, where it has them."""
+    model = serving_model(folder)
+    if sha256(model) != served:
+        msg = f"{folder} serves as another model by now; plan the training anew"
+        raise TrainingError(msg, folder=str(folder))
+    known = tensor_values(model)
+    fit = {k: known[k] for k, v in state.items() if k in known and known[k].shape == v.shape}
+    return state | fit
 
 
 def _family_digest(task: TrainTask) -> dict[str, Any]:

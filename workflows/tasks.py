@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from apps.correction import Correction
 from apps.datasets import write_ensemble
@@ -14,7 +14,7 @@ from apps.simulators.base import Case, Fidelity, Resources, simulation_digest
 from apps.simulators.registry import solver_version
 from apps.surrogates.base import family
 from apps.train import TrainTask
-from apps.transport import Base
+from apps.transport import Base, full_due, read_serving
 from apps.validate import ValidateTask
 from edge_agent.contracts.site import Site
 from workflows.backlog import training_estimate
@@ -59,20 +59,29 @@ def training_task(campaign: Campaign, site: Site, folder: RunFolder, ledger: Led
         data_until=None if newest is None else datetime.fromisoformat(newest),
         correction=correction(ledger, "reference") if campaign.corrected else None,
         expected_seconds=training_estimate(ledger.candidates()),
-        previous=_start(campaign, ledger),
+        **_start(campaign, ledger),
         selection=() if one else _done(ledger.simulations(), "selection"),
         latency_limit_ms=rules.latency_limit_ms,
     )
 
 
-def _start(campaign: Campaign, ledger: Ledger) -> str | None:
-    """Return the candidate to start from: the release's, for families that can."""
+def _start(campaign: Campaign, ledger: Ledger) -> dict[str, Any]:
+    """Return what to start from: the release, as it serves.
+
+    Until the next full file its POD basis stays: only so are differences small.
+    """
     rules = campaign.training
     names = (rules.family,) if isinstance(rules.family, str) else rules.family
-    if not rules.warm_start or not any(family(name).resumable for name in names):
-        return None
+    networks = any(family(name).resumable for name in names)
     published = [c for c in ledger.candidates() if c.state == "published"]
-    return Path(required(published[-1].folder)).name if published else None
+    if not published or (networks and not rules.warm_start):
+        return {}
+    folder = Path(required(published[-1].folder))
+    serving = read_serving(folder)
+    keep = not full_due(serving, campaign.delta)
+    if not (networks or keep):
+        return {}
+    return {"previous": folder.name, "served": serving.model_sha256, "keep_basis": keep}
 
 
 def validation_task(

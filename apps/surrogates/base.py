@@ -73,7 +73,7 @@ class WarmStart:
     digests: frozenset[str] = frozenset()
     """Runs that it was trained on."""
     keep_basis: bool = False
-    """Whether its POD modes stay as they are, so that only weights change: small updates."""
+    """Whether its POD modes stay as they are, and new ones are added: small updates."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _network(module: str, version: str) -> Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "pod_regression": Family("apps.surrogates.pod_regression", version="1"),
+    "pod_regression": Family("apps.surrogates.pod_regression", version="2"),
     "pod_network": _network("pod_network", version="1"),
 }
 #: What ``family = "auto"`` tries.

@@ -15,6 +15,7 @@ turns the last layer into it by the overlap of old and new modes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from apps.surrogates.base import UNCONDITIONAL, Conditions
 from apps.surrogates.network import FieldEnsemble, TorchSurrogate, deterministic
 from apps.surrogates.optimise import optimise
-from apps.surrogates.pod import PodPart, decompose, kept_basis
+from apps.surrogates.pod import Basis, PodPart, decompose, in_place, kept_basis
 from apps.surrogates.training_set import NetworkSettings, TrainingSet
 from edge_agent.contracts.site import Site
 
@@ -64,8 +65,7 @@ class Coefficients(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        modes = np.concatenate([p.modes for p in parts])
-        ways = np.concatenate([np.tile(p.character, (len(p.modes), 1)) for p in parts])
+        modes, ways, _ = in_place(parts)
         self.members, self.scale, self.mirrors = settings.members, scale, len(signs)
         for name, value in (("signs", signs), ("characters", ways.T), ("modes", modes)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
@@ -101,7 +101,7 @@ class _Problem:
         self.members, self.runs = data.members, data.runs
         self.folds, self.weights = data.folds, data.weights
         self._core, self._features = core, torch.from_numpy(data.features)
-        wanted = np.concatenate([p.coefficients for p in parts], axis=1) / core.scale
+        wanted = in_place(parts)[2] / core.scale
         self._wanted = torch.tensor(wanted, dtype=torch.float32)
 
     def loss(self, batch: np.ndarray, rng: np.random.Generator, mask: Tensor) -> Tensor:  # noqa: ARG002
@@ -123,13 +123,15 @@ def fit(
     """Train; see `apps.surrogates.base.FitFunction`."""
     known = TrainingSet.of(data, site, settings, seed, conditions.start)
     fields = known.fields.astype(float)
-    kept = kept_basis(conditions.start, known.group, fields[0].size)
+    kept = kept_basis(conditions.start, known.group, fields[0].size, _basis)
     with deterministic(conditions.threads):
         parts, residual = decompose(
             fields, known.group, settings.dropped_energy, settings.modes, kept
         )
         signs = np.stack([known.inputs.signs(m) for m in known.group])
         scale = float(np.sqrt(sum((p.coefficients**2).sum(axis=1).mean() for p in parts)))
+        if kept is not None and conditions.start is not None:
+            scale = float(conditions.start.state.get("scale", scale))
         generator = torch.Generator().manual_seed(seed)
         core = Coefficients(signs, parts, scale, settings, generator)
         warm = _take_over(core, conditions)
@@ -138,7 +140,7 @@ def fit(
         with torch.no_grad():
             own = core.coefficients(torch.from_numpy(known.features)).numpy()
     modes = core.modes.numpy().astype(float)
-    wanted = np.concatenate([p.coefficients for p in parts], axis=1)
+    wanted = in_place(parts)[2]
     left_out = own[known.folds, np.arange(known.runs)] * scale - wanted
     variance = residual + ((left_out @ modes) ** 2).mean(axis=0)
     total = float((fields**2).sum(axis=(1, 2, 3, 4)).mean())
@@ -154,12 +156,17 @@ def fit(
         "best_steps": list(outcome.best_steps),
     }
     state = {
-        "modes": core.modes.numpy(),
-        "characters": core.characters.numpy().T,
+        "core.modes": core.modes.numpy(),
+        "core.characters": core.characters.numpy(),
         "scale": np.array(scale),
     } | known.state()
     module = FieldEnsemble(known.inputs, core, variance, known.shape)
     return TorchSurrogate(module, chosen, state)
+
+
+def _basis(state: Mapping[str, np.ndarray]) -> Basis:
+    ways, modes = (np.asarray(state[f"core.{k}"], float) for k in ("characters", "modes"))
+    return Basis(ways.T, modes)
 
 
 def _take_over(core: Coefficients, conditions: Conditions) -> bool:
@@ -170,8 +177,11 @@ def _take_over(core: Coefficients, conditions: Conditions) -> bool:
     if any(f"core.{k}" not in state for k, _ in core.named_parameters()):
         return False
     old = {k: np.asarray(state[f"core.{k}"]) for k, _ in core.named_parameters()}
-    # Old coefficients, as seen in the new basis.
-    overlap = np.asarray(state["modes"], float) @ core.modes.numpy().T.astype(float)
+    before = np.asarray(state["core.modes"], float)
+    if np.array_equal(before, core.modes.numpy()[: len(before)]):
+        overlap = np.eye(len(before), len(core.modes))  # kept: what is new starts from nought
+    else:  # old coefficients, as seen in the new basis
+        overlap = before @ core.modes.numpy().T.astype(float)
     overlap *= float(state["scale"]) / core.scale
     old["weight_2"], old["bias_2"] = old["weight_2"] @ overlap, old["bias_2"] @ overlap
     if any(old[k].shape != tuple(v.shape) for k, v in core.named_parameters()):

@@ -49,20 +49,28 @@ def build(model: PodRegression) -> onnx.ModelProto:
         "start_1": np.array([1], i64),
         "end": np.array([count], i64),
         "shape_products": np.array([-1, basis.size], i64),
-        "modes": model.modes,
-        "residual_variance": model.residual_variance[None],
+        "residual_std": np.sqrt(model.residual_variance)[None],
         "minimum_std": np.array(MINIMUM_STD, f32),
         "shape_field": np.array([-1, 3, *model.shape], i64),
     }
     last: dict[str, int] = {"axis": 2}
     regressions: list[tuple[str, list[str], str, dict[str, int]]] = []
-    for i, part in enumerate(model.parts):
+    names, first = [], 0
+    for part in model.parts:
+        # Named after what does not change from release to release, and in shapes that only grow at
+        # their ends: what a delta can start from. The runtime folds both steps that this costs.
+        i, r = part.name, part.weights.shape[2]
+        names.append(i)
         constants[f"functions_{i}"] = part.functions.astype(i64)
-        constants[f"weights_{i}"] = part.weights.reshape(len(part.functions), -1)
-        constants[f"shape_{i}"] = np.array([-1, count, part.weights.shape[2]], i64)
+        constants[f"weights_{i}"] = part.weights
+        constants[f"modes_{i}"] = model.modes[first : first + r]
+        constants[f"rows_{i}"] = np.array([len(part.functions), -1], i64)
+        constants[f"shape_{i}"] = np.array([-1, count, r], i64)
+        first += r
         regressions += [
             ("Gather", ["products", f"functions_{i}"], f"part_{i}", {"axis": 1}),
-            ("MatMul", [f"part_{i}", f"weights_{i}"], f"flat_{i}", {}),
+            ("Reshape", [f"weights_{i}", f"rows_{i}"], f"matrix_{i}", {}),
+            ("MatMul", [f"part_{i}", f"matrix_{i}"], f"flat_{i}", {}),
             ("Reshape", [f"flat_{i}", f"shape_{i}"], f"coefficients_{i}", {}),
         ]
     steps: list[tuple[str, list[str], str, dict[str, int]]] = [
@@ -88,7 +96,8 @@ def build(model: PodRegression) -> onnx.ModelProto:
         ("Mul", ["harmonics_3", "polynomials_3"], "products_3", {}),
         ("Reshape", ["products_3", "shape_products"], "products", {}),
         *regressions,
-        ("Concat", [f"coefficients_{i}" for i in range(len(model.parts))], "coefficients", last),
+        ("Concat", [f"coefficients_{i}" for i in names], "coefficients", last),
+        ("Concat", [f"modes_{i}" for i in names], "modes", {"axis": 0}),
         ("MatMul", ["coefficients", "modes"], "fields", {}),
         ("Slice", ["fields", "start_0", "start_1", "axis_1"], "centre_3", {}),
         ("Squeeze", ["centre_3", "axis_1"], "centre", {}),
@@ -96,6 +105,8 @@ def build(model: PodRegression) -> onnx.ModelProto:
         ("Reshape", ["wind_flat", "shape_field"], WIND, {}),
         ("Slice", ["fields", "start_1", "end", "axis_1"], "deviations", {}),
         ("ReduceSumSquare", ["deviations", "axis_1"], "spread", {"keepdims": 0}),
+        # Squared here: however a delta rounds it, the variance is not negative.
+        ("Mul", ["residual_std", "residual_std"], "residual_variance", {}),
         ("Add", ["spread", "residual_variance"], "variance", {}),
         ("Sqrt", ["variance"], "std", {}),
         ("Mul", ["std", "speed"], "std_scaled", {}),

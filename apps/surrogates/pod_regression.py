@@ -24,6 +24,7 @@ of threads; set ``OPENBLAS_NUM_THREADS`` where machines are compared.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -32,7 +33,7 @@ import numpy as np
 from pydantic import Field
 
 from apps.surrogates.base import UNCONDITIONAL, Conditions, check_training_data
-from apps.surrogates.pod import PodPart, decompose, kept_basis
+from apps.surrogates.pod import Basis, PodPart, decompose, kept_basis
 from apps.surrogates.spectral import TensorBasis
 from apps.surrogates.symmetry import IDENTITY, symmetries
 from edge_agent.contracts.model import Contract
@@ -76,10 +77,17 @@ class Settings(Contract):
 class Regression:
     """How one symmetry part follows from the scenario."""
 
+    character: np.ndarray
+    """(mirrors,): how it behaves under the site's mirrors, +1 or -1."""
     functions: np.ndarray
     """(p,) int64: the products that behave like the part."""
     weights: np.ndarray
     """(p, 1 + members, r) float32: of the prediction, then the scaled deviations of the members."""
+
+    @property
+    def name(self) -> str:
+        """A name that stays from release to release: the part's first function."""
+        return f"from_{self.functions[0]}"
 
 
 @dataclass(frozen=True)
@@ -95,8 +103,6 @@ class PodRegression:
     """(3 nz ny nx,): mean square leave-one-out error over the wind speed squared."""
     shape: tuple[int, int, int]
     """(nz, ny, nx)."""
-    characters: np.ndarray
-    """(modes, mirrors): how each mode behaves under the site's mirrors, +1 or -1."""
     chosen: dict[str, Any]
     """What training chose."""
 
@@ -131,7 +137,13 @@ class PodRegression:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the POD basis: all else is fitted anew, in closed form."""
-        return {"modes": self.modes, "characters": self.characters}
+        state, first = {}, 0
+        for part in self.parts:
+            last = first + part.weights.shape[2]
+            state[f"modes_{part.name}"] = self.modes[first:last]
+            state[f"character_{part.name}"] = part.character
+            first = last
+        return state
 
 
 def fit(
@@ -156,7 +168,7 @@ def fit(
         speed_scale=settings.speed_scale,
     )
     group = symmetries(site) if settings.symmetry else (IDENTITY,)
-    kept = kept_basis(conditions.start, group, fields[0].size)
+    kept = kept_basis(conditions.start, group, fields[0].size, _basis)
     parts, residual = decompose(fields, group, settings.dropped_energy, settings.modes, kept)
     signs = np.stack([basis.signs(m) for m in group])
     products = basis.evaluate(inputs)
@@ -187,11 +199,17 @@ def fit(
         modes=np.concatenate([p.modes for p in parts]).astype(np.float32),
         residual_variance=squared.astype(np.float32),
         shape=cast("tuple[int, int, int]", data.wind.shape[2:]),
-        characters=np.concatenate([np.tile(p.character, (len(p.modes), 1)) for p in parts]).astype(
-            np.float32
-        ),
         chosen=chosen,
     )
+
+
+def _basis(state: Mapping[str, np.ndarray]) -> Basis:
+    names = [k.removeprefix("modes_") for k in state if k.startswith("modes_")]
+    modes = [np.asarray(state[f"modes_{n}"], float) for n in names]
+    ways = [
+        np.tile(state[f"character_{n}"], (len(m), 1)) for n, m in zip(names, modes, strict=True)
+    ]
+    return Basis(np.concatenate(ways), np.concatenate(modes))
 
 
 def _regress(
@@ -222,7 +240,7 @@ def _regress(
     ]
     weights = np.stack([centre, *spread], axis=1) * root[:, None, None]
     choice = {"direction_scale": scale, "speed_decay": decay, "ridge": ridge}
-    return Regression(functions, weights.astype(np.float32)), errors, choice
+    return Regression(part.character, functions, weights.astype(np.float32)), errors, choice
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:

@@ -111,16 +111,36 @@ def test_unknown_families_and_settings_are_named():
         family_settings("pod_regression", {"membres": 3})
 
 
-def test_a_basis_that_is_kept_leaves_the_graph_alike(site, make):
-    first = fit(make(20), site, Settings(), 0)
+def test_a_basis_that_is_kept_is_added_to(site, make):
+    first = fit(make(12), site, Settings(), 0)
     start = WarmStart(first.state(), keep_basis=True)
+    fresh = fit(make(28), site, Settings(), 0)
     more = fit(make(28), site, Settings(), 0, Conditions(start=start))
     assert more.chosen["basis_kept"]
-    np.testing.assert_array_equal(more.modes, first.modes)
-    shapes = [{i.name: tuple(i.dims) for i in m.to_onnx().graph.initializer} for m in (first, more)]
-    assert shapes[0] == shapes[1]
+    before, after = first.state(), more.state()
+    assert list(before) == list(after)
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name][: len(value)], value)
+    assert len(more.modes) > len(first.modes)
+    limit = 1.01 * Settings().dropped_energy
+    assert max(m.chosen["dropped_energy"] for m in (more, fresh)) < limit
+    truth = make(32, 9)
+    errors = [scores.rmse(truth.wind, m.predict(inputs_of(truth))[0]) for m in (more, fresh)]
+    assert errors[0] < 1.1 * errors[1]
+    names = [[i.name for i in m.to_onnx().graph.initializer] for m in (first, more)]
+    assert names[0] == names[1]
     other = fit(make(28), site, Settings(symmetry=False), 0, Conditions(start=start))
     assert not other.chosen["basis_kept"], "of other mirrors it does not fit"
+
+
+def test_a_kept_basis_has_room_for_no_more_modes_than_asked_for(site, make):
+    first = fit(make(12), site, Settings(), 0)
+    count = len(first.modes) + 2
+    start = WarmStart(first.state(), keep_basis=True)
+    more = fit(make(28), site, Settings(modes=count), 0, Conditions(start=start))
+    assert len(more.modes) == count
+    full = fit(make(28), site, Settings(modes=count - 5), 0, Conditions(start=start))
+    np.testing.assert_array_equal(full.modes, first.modes)
 
 
 def test_one_wind_speed_is_enough(site, make):
@@ -145,7 +165,7 @@ def test_leave_one_out_is_what_leaving_one_out_gives(seed, n, p):
 
 def test_the_numbers_are_those_of_the_declared_version(small_site, make):
     """If this fails on purpose, raise the family's version: old candidates must not be reused."""
-    assert FAMILIES["pod_regression"].version == "1"
+    assert FAMILIES["pod_regression"].version == "2"
     model = fit(make(12, 1, small_site), small_site, Settings(), 0)
     wind, std = model.predict(np.array([[1.0, 20.0], [6.0, 200.0]], np.float32))
     expected = [[-0.00717696, -0.01950989, 0.00117141], [0.18894713, 0.51791394, -0.03106148]]
