@@ -1,0 +1,147 @@
+"""Which points to simulate next, out of many: pure functions.
+
+A run is worth what it takes off the error that the site will see: how much the surrogate's members
+disagree there (their variance; "query by committee", Seung et al. 1992, COLT:287), times how often
+the site sees such weather, over what the run costs. Points chosen together must not tell the same
+thing twice, so each choice takes away from its neighbours what it will tell, as does every run that
+the surrogate has not learnt from yet. Distances know the house's mirrors: a wind and its mirror
+image are one point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from apps.surrogates.symmetry import Mirror, mirror_direction
+
+#: Neighbours that share what a run tells lie within so much of the mean spacing of the runs.
+REACH = 0.7
+#: Kernel of the weather's density: log of the speed, and degrees. About an hour's change of the
+#: ten-minute mean wind in the mast record.
+SPEED_WIDTH, DIRECTION_WIDTH = 0.25, 15.0
+
+
+def separation(
+    a: np.ndarray,
+    b: np.ndarray,
+    wind_speed: tuple[float, float],
+    mirrors: Sequence[Mirror],
+    bearing: float,
+) -> np.ndarray:
+    """Return distances between winds where the whole range of winds has unit area.
+
+    Parameters
+    ----------
+    a, b : (n, 2), (m, 2) array
+        Wind speed (m/s) and direction it comes from (degrees).
+    wind_speed : (float, float), m/s
+        The range; the measure is the square root of speed, as in `workflows.steering.cover`.
+    mirrors : sequence of (bool, bool)
+        Of the house, the identity included (`apps.surrogates.symmetry.symmetries`).
+    bearing : float, degrees
+        Compass bearing of the house's +x axis.
+
+    Returns
+    -------
+    (n, m) array
+    """
+    low, high = np.sqrt(wind_speed)
+    across = (np.sqrt(a[:, None, 0]) - np.sqrt(b[None, :, 0])) / (high - low)
+    images = np.stack([mirror_direction(b[:, 1], mirror, bearing) for mirror in mirrors])
+    turn = np.abs((a[:, 1, None, None] - images.T[None] + 180.0) % 360.0 - 180.0).min(axis=2)
+    along = turn / (360.0 / len(mirrors))
+    return np.asarray(np.hypot(across, along))
+
+
+def weather_frequency(
+    points: np.ndarray, winds: np.ndarray, age_hours: np.ndarray, persistence_hours: float
+) -> np.ndarray:
+    """Return how often the site sees such weather soon, relative to the points' mean.
+
+    Today's wind is the best forecast of the next hours', and says little of next week's: a past
+    wind counts as exp(-age / persistence), and all of them together as much again as the site's
+    habits.
+
+    Parameters
+    ----------
+    points : (n, 2) array
+        Wind speed (m/s) and direction (degrees).
+    winds : (m, 2) array
+        What the site saw; with none, every weather is as frequent as any.
+    age_hours : (m,) array, h
+    persistence_hours : float, h
+
+    Returns
+    -------
+    (n,) array
+        Mean one.
+    """
+    if len(winds) == 0:
+        return np.ones(len(points))
+    fresh = np.exp(-np.asarray(age_hours) / persistence_hours)
+    weight = fresh / max(fresh.sum(), 1e-12) + 1.0 / len(winds)
+    logs = np.log(np.maximum(points[:, None, 0], 1e-3) / np.maximum(winds[None, :, 0], 1e-3))
+    turn = (points[:, None, 1] - winds[None, :, 1] + 180.0) % 360.0 - 180.0
+    kernel = np.exp(-0.5 * ((logs / SPEED_WIDTH) ** 2 + (turn / DIRECTION_WIDTH) ** 2))
+    density = kernel @ weight
+    mean = float(density.mean())
+    return np.asarray(density / mean) if mean > 0 else np.ones(len(points))
+
+
+def success(to_done: np.ndarray, to_failed: np.ndarray, reach: float) -> np.ndarray:
+    """Return the chance that a run ends well: failures tell of their neighbourhood.
+
+    Parameters
+    ----------
+    to_done, to_failed : (n, d), (n, f) array
+        Distances to the runs that ended well and that failed.
+    reach : float
+        Within which a run tells of its neighbours.
+
+    Returns
+    -------
+    (n,) array
+        Between zero and one; one without failures.
+    """
+    done = np.exp(-0.5 * (to_done / reach) ** 2).sum(axis=1)
+    failed = np.exp(-0.5 * (to_failed / reach) ** 2).sum(axis=1)
+    return np.asarray((1.0 + done) / (1.0 + done + failed))
+
+
+def choose(
+    worth: np.ndarray, between: np.ndarray, to_unlearnt: np.ndarray, count: int, reach: float
+) -> list[int]:
+    """Return points to simulate, best first.
+
+    Parameters
+    ----------
+    worth : (n,) array
+        Of each point by itself.
+    between : (n, n) array
+        Distances between the points.
+    to_unlearnt : (n, k) array
+        Distances to runs that the surrogate has not learnt from.
+    count : int
+        At most so many.
+    reach : float
+        Within which a run tells what its neighbours would.
+
+    Returns
+    -------
+    list of int
+    """
+    left = worth * (1.0 - np.exp(-0.5 * (to_unlearnt / reach) ** 2)).prod(axis=1)
+    chosen: list[int] = []
+    for _ in range(min(count, len(worth))):
+        best = int(np.argmax(left))
+        chosen.append(best)
+        left = left * (1.0 - np.exp(-0.5 * (between[best] / reach) ** 2))
+        left[best] = -1.0
+    return chosen
+
+
+def reach_of(runs: int) -> float:
+    """Return the reach of a run among so many, in units of `separation`."""
+    return REACH / float(np.sqrt(max(1, runs)))
