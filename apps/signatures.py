@@ -97,13 +97,7 @@ def sensor_table(
     SimulationError
         If a case fails.
     """
-    bearings = np.arange(directions) * 360.0 / directions
-    scenarios = [
-        Scenario(wind_speed=s, wind_from_direction=float(d), **variant)
-        for variant in variants
-        for s in speeds
-        for d in bearings
-    ]
+    scenarios = _scenarios(variants, speeds, directions)
     weights = interpolation_weights(site.grid(), np.array([s.position for s in site.sensors]))
     rows = []
     for first in range(0, len(scenarios), BATCH):
@@ -122,6 +116,24 @@ def sensor_table(
             at = weights @ wind.reshape(3, -1).T.astype(float)
             rows.append(np.sqrt((at**2).sum(axis=1)))
     return np.array(rows).reshape(len(variants), len(speeds), directions, -1)
+
+
+def signature_scenarios(site: Site) -> list[Scenario]:
+    """Return every scenario that `make_signatures` needs, the whole house's first."""
+    variants: list[Variant] = [{}, *(variant for _, variant in hypotheses(site))]
+    return _scenarios(variants, SPEEDS, DIRECTIONS)
+
+
+def _scenarios(
+    variants: Sequence[Variant], speeds: Sequence[float], directions: int
+) -> list[Scenario]:
+    bearings = np.arange(directions) * 360.0 / directions
+    return [
+        Scenario(wind_speed=s, wind_from_direction=float(d), **variant)
+        for variant in variants
+        for s in speeds
+        for d in bearings
+    ]
 
 
 def make_signatures(site: Site, fidelity: Fidelity, store: Path, threads: int = 1) -> Signatures:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +43,18 @@ def votes(speed: np.ndarray) -> np.ndarray:
     windows = speed[: len(speed) // WINDOW * WINDOW].reshape(-1, WINDOW)
     cast = np.zeros((len(windows) - 1, 3), bool)
     previous: tuple[float, float] | None = None
-    for i, (old, new) in enumerate(zip(windows[:-1], windows[1:], strict=True)):
+    for i, (old, new) in enumerate(pairwise(windows)):
         cast[i, 0] = stats.ks_2samp(old, new).statistic >= KS_CRITICAL - 1e-12
         if np.ptp(old) == 0 or np.ptp(new) == 0:
             cast[i, 2] = True
             continue
         fit = stats.linregress(old, new)
-        wide = (T4 * fit.intercept_stderr, T4 * fit.stderr)
-
-        def holds(
-            intercept: float, slope: float, fit: Any = fit, wide: tuple[float, float] = wide
-        ) -> bool:
-            return abs(fit.intercept - intercept) <= wide[0] and abs(fit.slope - slope) <= wide[1]
-
-        cast[i, 1] = not (holds(0.0, 1.0) or (previous is not None and holds(*previous)))
+        within = [
+            abs(fit.intercept - intercept) <= T4 * fit.intercept_stderr
+            and abs(fit.slope - slope) <= T4 * fit.stderr
+            for intercept, slope in ((0.0, 1.0), previous or (0.0, 1.0))
+        ]
+        cast[i, 1] = not any(within)
         previous = (float(fit.intercept), float(fit.slope))
         r = min(max(float(fit.rvalue), -0.999999), 0.999999)
         cast[i, 2] = abs(r) * np.sqrt(4 / (1 - r * r)) < T4

@@ -14,8 +14,14 @@ RECORD = Path(__file__).resolve().parent.parent / "data" / "weather" / "mast_10m
 
 
 def recorded(site: Site, path: Path = RECORD) -> tuple[np.ndarray, np.ndarray]:
-    """Return a record's instants (n,), s, and winds (n, 2): speed at the reference height, m/s, and
-    direction, degrees; instants without either are left out."""
+    """Return a record's instants and winds; instants without either are left out.
+
+    Returns
+    -------
+    seconds : (n,) array, s since the Unix epoch
+    winds : (n, 2) array
+        Speed at the reference height (m/s) and direction (degrees).
+    """
     columns = ("time", "wind_speed_40m", "wind_from_direction_38m")
     rows = np.genfromtxt(
         path, delimiter=",", names=True, usecols=columns, dtype=None, encoding="utf-8"

@@ -110,6 +110,30 @@ def success(to_done: np.ndarray, to_failed: np.ndarray, reach: float) -> np.ndar
     return np.asarray((1.0 + done) / (1.0 + done + failed))
 
 
+def relative_cost(to_done: np.ndarray, seconds: np.ndarray, reach: float) -> np.ndarray:
+    """Return what a run at each point costs, as its neighbours did, over the mean run's cost.
+
+    Parameters
+    ----------
+    to_done : (n, d) array
+        Distances to the runs that ended well.
+    seconds : (d,) array, s
+        What they took; zero where that is not known.
+    reach : float
+
+    Returns
+    -------
+    (n,) array
+        One where no run is near.
+    """
+    known = seconds > 0
+    if not known.any():
+        return np.ones(len(to_done))
+    mean = float(seconds[known].mean())
+    near = np.exp(-0.5 * (to_done[:, known] / reach) ** 2)
+    return np.asarray((1.0 + near @ (seconds[known] / mean)) / (1.0 + near.sum(axis=1)))
+
+
 def choose(
     worth: np.ndarray, between: np.ndarray, to_unlearnt: np.ndarray, count: int, reach: float
 ) -> list[int]:

@@ -94,6 +94,8 @@ def block_means(seconds: np.ndarray, series: np.ndarray, block_hours: float) -> 
 
 def run(test: ChangeTest, means: np.ndarray) -> Changes:
     """Run a test over block means, (blocks, 3)."""
+    if not len(means):
+        return Changes(np.empty(0, int), np.empty(0))
     statistic, alarms = _paths(test, means[None])
     return Changes(np.flatnonzero(alarms[0]), statistic[0])
 

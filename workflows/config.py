@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from apps.transport import DeltaSettings
 from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.site import Site
+from workflows.change import ChangeTest
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -63,13 +64,28 @@ class FrozenSizes(Contract):
     """Simulations that are only reported."""
 
 
+#: As tuned on the mast record by ``benchmarks/change_detection.py``.
+MAST_CHANGE_TEST = ChangeTest(deviation=(0.468, 0.961, 1.123), threshold=15.6, run_length_days=7.0)
+
+
 class Steering(Contract):
     """Which scenarios are simulated next."""
 
     explore: Fraction = 0.5
     """Share from the low-discrepancy cover; the rest follows recent weather."""
-    recent_hours: Positive = 72.0
+    recent_hours: Positive = 336.0
     """Age in data time of the oldest reading that counts as recent, hours."""
+    persistence_hours: Positive = 12.0
+    """A past wind says exp(-age / this) of the next hours' weather, hours."""
+    method: Literal["disagreement", "cover"] = "disagreement"
+    """Once there is a surrogate: where its members disagree and the weather goes, or streams of
+    cover and recent weather as before it."""
+    tears: Fraction = 0.0
+    """Runs with a torn screen, as a share of the training runs; for the tear detector's
+    signatures (``python -m apps.signatures --store RUN/simulations``)."""
+    change: ChangeTest | None = MAST_CHANGE_TEST
+    """Test for a change of the weather; only winds since the last one count as recent. None: the
+    last ``recent_hours``."""
 
 
 class Training(Contract):

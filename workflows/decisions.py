@@ -39,6 +39,8 @@ class Standing:
     """Simulations by role."""
     room: int
     """Cases that may still be put in flight now."""
+    tears: int
+    """Scenarios with tears that there are to draw."""
     last_trained: int
     """Training simulations of the latest candidate, 0 without one."""
     candidate_open: bool
@@ -111,6 +113,13 @@ def decide(campaign: Campaign, standing: Standing) -> list[Action]:
     spent = late or left <= 0
     if not spent and room > 0:
         actions.append(Plan("training", min(left, room)))
+        room -= min(left, room)
+    tears = standing.tallies["tear"]
+    wanted = min(int(campaign.steering.tears * planned), standing.tears)
+    wanted -= tears.done + tears.failed + tears.planned
+    wanted = 0 if late else max(0, wanted)
+    if min(wanted, room) > 0:
+        actions.append(Plan("tear", min(wanted, room)))
     complete = all(standing.tallies[role].done >= size for role, size in sizes(campaign).items())
     if not complete or standing.tallies["paired"].planned or standing.candidate_open:
         return actions
@@ -118,6 +127,6 @@ def decide(campaign: Campaign, standing: Standing) -> list[Action]:
     rules = campaign.training
     if training_due(training.done, standing.last_trained, rules.first, rules.growth, final=final):
         actions.append(Train())
-    elif final:
+    elif final and not tears.planned and not wanted:
         actions.append(Finish())
     return actions

@@ -29,9 +29,9 @@ from workflows.errors import LedgerError
 SCHEMA_VERSION = 1
 
 #: ``reference`` and ``held_out`` are the dearer simulator's runs, ``paired`` the cheap one's on the
-#: same scenarios.
+#: same scenarios. ``tear`` runs are for the tear detector, never trained on.
 Role = Literal[
-    "selection", "calibration", "evaluation", "reference", "held_out", "paired", "training"
+    "selection", "calibration", "evaluation", "reference", "held_out", "paired", "training", "tear"
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
 CandidateState = Literal["training", "trained", "accepted", "published", "refused", "failed"]
@@ -349,6 +349,12 @@ class Ledger:
                 [(r.sensor, r.quantity, r.time, r.value, r.unit, time.time()) for r in readings],
             )
             return self._db.total_changes - before
+
+    def newest_reading(self, sensor: str) -> str | None:
+        """Return the data time of a sensor's newest reading; none without any."""
+        row = self._db.execute("SELECT max(time) FROM reading WHERE sensor = ?", (sensor,))
+        newest: str | None = row.fetchone()[0]
+        return newest
 
     def readings(self, sensor: str, since: str = "") -> list[Reading]:
         """Return a sensor's readings from a data time on, oldest first."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import structlog
 
 from apps.errors import OutOfTime, SimulationError
@@ -28,17 +27,16 @@ from apps.simulate import SimulateResult, SimulateTask
 from apps.train import TrainResult, TrainTask
 from apps.validate import ValidateResult
 from edge_agent.contracts.failpoints import failpoint
-from edge_agent.contracts.features import MastLogLaw
 from edge_agent.contracts.site import Site
 from workflows.backfill.planner import Backlog
 from workflows.backlog import training_estimate, work_left
 from workflows.config import Campaign
 from workflows.decisions import REFERENCE, Finish, Plan, Standing, Tally, Train, decide
+from workflows.draw import Draw
 from workflows.errors import CampaignError
 from workflows.layout import RunFolder
 from workflows.ledger import ROLES, CandidateRow, CandidateState, Ledger, Role
 from workflows.machine import Machine
-from workflows.steering import cover, next_scenarios, recent_winds
 from workflows.tasks import (
     made_with,
     publication_task,
@@ -113,7 +111,8 @@ class CampaignLoop:
         self._machine = machine
         self._on_tick = on_tick
         self._on_event = on_event
-        self._feature_map = MastLogLaw.for_site(site)
+        self._draw = Draw(campaign, site, ledger)
+        self._changed_at: str | None = None
         #: What waits for a worker: the cheap simulator's and the dearer one's.
         self._pending: dict[bool, deque[tuple[str, Scenario]]] = {False: deque(), True: deque()}
         self._in_flight: dict[Future[Any], _Job] = {}
@@ -202,45 +201,26 @@ class CampaignLoop:
         return Standing(
             tallies=self.tallies(),
             room=self._depth * self.campaign.resources.batch - cases - self._waiting(),
+            tears=self._draw.tears if self.campaign.steering.tears else 0,
             last_trained=len(candidates[-1].task["digests"]) if candidates else 0,
             candidate_open=any(c.state in ("training", "trained", "accepted") for c in candidates),
             out_of_time=self._out_of_time(),
         )
 
     def _plan(self, action: Plan) -> None:
-        winds, newest = np.empty((0, 2), dtype=np.float32), None
-        if action.role == "training":
-            winds, newest = recent_winds(
-                self.ledger.readings(self.site.mast.sensor),
-                self._feature_map,
-                self.campaign.steering.recent_hours,
-            )
-        known = {row.digest for row in self.ledger.simulations()}
-        number = self.ledger.next_sequence(action.role)
-        planned: list[tuple[int, str, Scenario]] = []
-        while len(planned) < action.count:
-            scenario = self._draw(action.role, number, winds)
-            digest = simulation_name(self.campaign, self.site, scenario, action.role)
-            if digest not in known:  # weather repeats itself: the next number then
-                known.add(digest)
-                planned.append((number, digest, scenario))
-            number += 1
-        self._write_down(action.role, planned, newest)
+        drawn = self._draw.next(action.role, action.count)
+        self._write_down(action.role, drawn.planned, drawn.newest)
+        if self._draw.changed_at != self._changed_at:
+            self._changed_at = self._draw.changed_at
+            self.ledger.event("weather_changed", at=self._changed_at)
         if action.role in REFERENCE:
             # The same scenarios with the cheap solver: pairs, to learn and judge the correction.
             first = self.ledger.next_sequence("paired")
             twins = [
                 (first + i, simulation_name(self.campaign, self.site, scenario, "paired"), scenario)
-                for i, (_, _, scenario) in enumerate(planned)
+                for i, (_, _, scenario) in enumerate(drawn.planned)
             ]
             self._write_down("paired", twins, None)
-
-    def _draw(self, role: Role, number: int, winds: np.ndarray) -> Scenario:
-        seed, speeds = self.campaign.seed, self.campaign.scenarios.wind_speed
-        if role != "training":
-            return cover(role, number, 1, seed, speeds)[0]
-        explore = self.campaign.steering.explore
-        return next_scenarios(number, 1, seed, speeds, winds, explore)[0]
 
     def _write_down(
         self, role: Role, planned: list[tuple[int, str, Scenario]], newest: str | None

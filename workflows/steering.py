@@ -1,6 +1,7 @@
 """Which scenarios next, and when to train: pure functions.
 
-Scenarios come from two streams. *Cover*: a scrambled Sobol sequence over the range of winds, so
+Scenarios come from two streams, until there is a surrogate whose members can disagree
+(`workflows.acquisition`). *Cover*: a scrambled Sobol sequence over the range of winds, so
 that no corner stays unknown. *Weather*: winds that the site saw lately, jittered, because that is
 where the next questions come from. A stream's n-th element depends on the seed and n alone (and,
 for weather, on the readings), so a resumed campaign goes on where it stopped.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 
@@ -111,9 +113,21 @@ def next_scenarios(
     return scenarios
 
 
-def recent_winds(
-    readings: Sequence[Reading], feature_map: FeatureMap, hours: float
-) -> tuple[np.ndarray, str | None]:
+class Weather(NamedTuple):
+    """Winds that the site saw lately."""
+
+    winds: np.ndarray
+    """(n, 2): speed at the reference height (m/s), direction (degrees), oldest first."""
+    age_hours: np.ndarray
+    """(n,): before the newest reading, h."""
+    newest: str | None
+    """Data time of the newest reading; none without any."""
+
+
+NO_WEATHER = Weather(np.empty((0, 2)), np.empty(0), None)
+
+
+def recent_winds(readings: Sequence[Reading], feature_map: FeatureMap, hours: float) -> Weather:
     """Return the winds of the last hours of a record.
 
     Parameters
@@ -126,26 +140,26 @@ def recent_winds(
 
     Returns
     -------
-    winds : (n, 2) float32
-        Model inputs of every instant that has all quantities.
-    newest : str or None
-        Data time of the newest.
+    Weather
+        Of every instant that has all quantities.
     """
     if not readings:
-        return np.empty((0, 2), dtype=np.float32), None
+        return NO_WEATHER
     newest = readings[-1].time
-    since = datetime.fromisoformat(newest) - timedelta(hours=hours)
+    end = datetime.fromisoformat(newest)
+    since = end - timedelta(hours=hours)
     instants: dict[str, dict[str, float]] = {}
     for reading in readings:
         if datetime.fromisoformat(reading.time) >= since:
             instants.setdefault(reading.time, {})[reading.quantity] = reading.value
     needed = {source.quantity for source in feature_map.sources}
+    whole = {time: values for time, values in instants.items() if needed <= values.keys()}
     winds = [
         feature_map.from_readings({quantity: [values[quantity]] for quantity in needed})
-        for values in instants.values()
-        if needed <= values.keys()
+        for values in whole.values()
     ]
-    return np.array(winds, dtype=np.float32).reshape(-1, 2), newest
+    ages = [(end - datetime.fromisoformat(time)).total_seconds() / 3600.0 for time in whole]
+    return Weather(np.array(winds, dtype=float).reshape(-1, 2), np.array(ages), newest)
 
 
 def training_due(done: int, last: int, first: int, growth: float, *, final: bool) -> bool:

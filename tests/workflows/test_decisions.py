@@ -2,15 +2,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflows.config import Budget, Campaign, FrozenSizes, Training
+from workflows.config import Budget, Campaign, FrozenSizes, Steering, Training
 from workflows.decisions import FROZEN, Finish, Plan, Standing, Tally, Train, decide
 from workflows.errors import CampaignError
 from workflows.ledger import ROLES
 
 
-def campaign(simulations=30, first=8):
+def campaign(simulations=30, first=8, tears=0.0):
     return Campaign(
         name="t",
+        steering=Steering(tears=tears),
         frozen=FrozenSizes(selection=4, calibration=4, evaluation=16),
         training=Training(first=first, growth=1.5),
         budget=Budget(simulations=simulations),
@@ -19,7 +20,9 @@ def campaign(simulations=30, first=8):
 
 def standing(**change):
     tallies = {role: Tally() for role in ROLES} | change.pop("tallies", {})
-    base = {"room": 16, "last_trained": 0, "candidate_open": False, "out_of_time": False}
+    base = {
+        "room": 16, "tears": 0, "last_trained": 0, "candidate_open": False, "out_of_time": False
+    }  # fmt: skip
     return Standing(tallies=tallies, **(base | change))
 
 
@@ -72,16 +75,32 @@ def test_the_rest_is_trained_on_before_the_end():
     assert decide(campaign(), standing(tallies=tallies, last_trained=30)) == [Finish()]
 
 
+def test_tears_are_a_share_of_the_training_runs_as_far_as_the_list_goes():
+    done = FULL | {"training": Tally(done=10)}
+    assert decide(campaign(simulations=20, tears=0.2), standing(tallies=done, tears=9)) == [
+        Plan("training", 10),
+        Plan("tear", 2),
+        Train(),
+    ]
+    assert Plan("tear", 1) in decide(campaign(tears=1.0), standing(tallies=done, room=40, tears=1))
+    assert not any(
+        isinstance(action, Plan) and action.role == "tear"
+        for action in decide(campaign(), standing(tallies=done, room=40, tears=9))
+    )
+
+
 @settings(max_examples=200)
 @given(st.data())
 def test_every_campaign_ends_within_its_budget(data):
     """Play the loop against a random world: tasks finish or fail in any order, at any time."""
-    settings_ = campaign(simulations=data.draw(st.integers(1, 40)), first=8)
+    share, listed = data.draw(st.sampled_from([0.0, 0.3, 1.0])), data.draw(st.integers(0, 20))
+    settings_ = campaign(simulations=data.draw(st.integers(1, 40)), first=8, tears=share)
     tallies = {role: Tally() for role in ROLES}
     last_trained, open_, late = 0, False, False
     for _ in range(400):
         in_flight = sum(t.planned for t in tallies.values())
-        actions = decide(settings_, Standing(tallies, 16 - in_flight, last_trained, open_, late))
+        now = Standing(tallies, 16 - in_flight, listed, last_trained, open_, late)
+        actions = decide(settings_, now)
         for action in actions:
             if isinstance(action, Plan):
                 old = tallies[action.role]
@@ -96,6 +115,8 @@ def test_every_campaign_ends_within_its_budget(data):
                 assert all(tallies[r].done == getattr(settings_.frozen, r) for r in FROZEN)
                 spent = tallies["training"].done + tallies["training"].failed
                 assert late or spent == settings_.budget.simulations
+                torn = tallies["tear"].done + tallies["tear"].failed
+                assert torn <= min(listed, share * spent)
                 return
         assert sum(t.planned for t in tallies.values()) <= 16
         running = [role for role in ROLES if tallies[role].planned]

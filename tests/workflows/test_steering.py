@@ -69,11 +69,12 @@ def test_recent_winds_are_complete_instants_of_the_last_hours():
         *instant("2016-06-01T05:00:00", 5.0, 20.0),
         *instant("2016-06-01T06:00:00", 6.0, 30.0)[:1],
     ]
-    winds, newest = recent_winds(readings, MAP, hours=2.0)
+    winds, ages, newest = recent_winds(readings, MAP, hours=2.0)
     assert newest == "2016-06-01T06:00:00"
     assert winds.shape == (1, 2)
     assert winds[0, 1] == np.float32(20.0)
-    assert recent_winds([], MAP, 2.0)[1] is None
+    assert ages == [1.0]
+    assert recent_winds([], MAP, 2.0).newest is None
 
 
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 50), st.floats(1.01, 3))

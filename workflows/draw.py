@@ -1,0 +1,246 @@
+"""Draws the scenarios of each role from what the ledger holds: a shell round the pure functions.
+
+Frozen sets and pairs come from covers of their own. Training starts with a cover too; once there is
+a surrogate, scenarios go where its members disagree and the site's weather goes
+(`workflows.acquisition`). Tears come from the list that the tear detector's signatures need
+(`apps.signatures`), so the runs are found there again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from apps.scenarios import Scenario
+from apps.signatures import signature_scenarios
+from apps.surrogates.symmetry import symmetries
+from apps.train import MODEL, read_candidate
+from edge_agent.contracts.features import MastLogLaw
+from edge_agent.contracts.site import Site
+from workflows.acquisition import (
+    choose,
+    reach_of,
+    relative_cost,
+    separation,
+    success,
+    weather_frequency,
+)
+from workflows.change import as_series, block_means, run
+from workflows.config import Campaign
+from workflows.ledger import CandidateRow, Ledger, Role, SimulationRow
+from workflows.steering import (
+    NO_WEATHER,
+    Weather,
+    cover,
+    from_weather,
+    next_scenarios,
+    recent_winds,
+)
+from workflows.tasks import simulation_name
+
+#: Points that are weighed against each other: of a cover, and near past weather.
+COVER_POINTS, WEATHER_POINTS = 256, 128
+#: Data time that a look at the weather may be behind: a plan is made several times a second.
+STALE = timedelta(hours=1)
+
+
+class Drawn(NamedTuple):
+    """Scenarios to plan."""
+
+    planned: list[tuple[int, str, Scenario]]
+    """Number in the role's stream, digest, scenario."""
+    newest: str | None
+    """Data time of the newest reading that they follow; none if they follow none."""
+
+
+class _Judged(NamedTuple):
+    """A surrogate's disagreement over a pool of points."""
+
+    candidate: int
+    points: np.ndarray
+    variance: np.ndarray
+    learnt: frozenset[str]
+
+
+class Draw:
+    """Draws for one campaign.
+
+    Parameters
+    ----------
+    campaign : Campaign
+    site : Site
+    ledger : Ledger
+    """
+
+    def __init__(self, campaign: Campaign, site: Site, ledger: Ledger) -> None:
+        self._campaign = campaign
+        self._site = site
+        self._ledger = ledger
+        self._feature_map = MastLogLaw.for_site(site)
+        self._mirrors = symmetries(site)
+        self._tears: list[Scenario] | None = None
+        self._weather = NO_WEATHER
+        self._judged: _Judged | None = None
+        self.changed_at: str | None = None
+        """Data time at which the weather last changed; none if it has not."""
+
+    def next(self, role: Role, count: int) -> Drawn:
+        """Return up to `count` scenarios that are not in the ledger; fewer only of tears."""
+        rows = self._ledger.simulations()
+        known = {row.digest for row in rows}
+        first = self._ledger.next_sequence(role)
+        if role == "tear":
+            return Drawn(self._named(role, first, self._tear_list()[first:][:count], known), None)
+        if role != "training":
+            return Drawn(self._stream(role, first, count, known, None), None)
+        weather = self._recent()
+        planned: list[tuple[int, str, Scenario]] = []
+        judged = self._judge(weather) if self._campaign.steering.method == "disagreement" else None
+        if judged is not None:
+            best = self._steered(judged, weather, rows, count)
+            planned = self._named(role, first, best, known)
+        if len(planned) < count:
+            known |= {digest for _, digest, _ in planned}
+            rest = first + len(planned)
+            planned += self._stream(role, rest, count - len(planned), known, weather)
+        return Drawn(planned, weather.newest)
+
+    @property
+    def tears(self) -> int:
+        """How many scenarios with tears there are to draw."""
+        return len(self._tear_list())
+
+    def _stream(
+        self, role: Role, number: int, count: int, known: set[str], weather: Weather | None
+    ) -> list[tuple[int, str, Scenario]]:
+        seed, speeds = self._campaign.seed, self._campaign.scenarios.wind_speed
+        explore = self._campaign.steering.explore
+        planned: list[tuple[int, str, Scenario]] = []
+        while len(planned) < count:
+            if weather is None:
+                scenario = cover(role, number, 1, seed, speeds)[0]
+            else:
+                scenario = next_scenarios(number, 1, seed, speeds, weather.winds, explore)[0]
+            # Weather repeats itself: the next number then.
+            planned += self._named(role, number, [scenario], known)
+            number += 1
+        return planned
+
+    def _named(
+        self, role: Role, number: int, scenarios: list[Scenario], known: set[str]
+    ) -> list[tuple[int, str, Scenario]]:
+        """Return the scenarios that are not known yet, numbered; from now on they are."""
+        planned = []
+        for scenario in scenarios:
+            digest = simulation_name(self._campaign, self._site, scenario, role)
+            if digest not in known:
+                known.add(digest)
+                planned.append((number, digest, scenario))
+                number += 1
+        return planned
+
+    def _tear_list(self) -> list[Scenario]:
+        if self._tears is None:
+            every = signature_scenarios(self._site)
+            rng = np.random.default_rng([self._campaign.seed, *b"tears"])
+            self._tears = [every[i] for i in rng.permutation(len(every))]
+        return self._tears
+
+    def _recent(self) -> Weather:
+        sensor, hours = self._site.mast.sensor, self._campaign.steering.recent_hours
+        newest = self._ledger.newest_reading(sensor)
+        if newest is None:
+            return NO_WEATHER
+        end = datetime.fromisoformat(newest)
+        seen = self._weather.newest
+        if seen is None or (end - datetime.fromisoformat(seen)) >= STALE:
+            since = (end - timedelta(hours=hours)).isoformat()
+            weather = recent_winds(self._ledger.readings(sensor, since), self._feature_map, hours)
+            self._weather = self._since_change(weather)
+        return self._weather
+
+    def _since_change(self, weather: Weather) -> Weather:
+        test = self._campaign.steering.change
+        if test is None or weather.newest is None or not len(weather.winds):
+            return weather
+        now = datetime.fromisoformat(weather.newest).timestamp()
+        seconds = now - weather.age_hours * 3600.0
+        means = block_means(seconds, as_series(weather.winds), test.block_hours)
+        alarms = run(test, means).alarms
+        if not len(alarms):
+            return weather
+        block = test.block_hours * 3600.0
+        began = (seconds[0] // block + alarms[-1]) * block
+        self.changed_at = datetime.fromtimestamp(
+            began, datetime.fromisoformat(weather.newest).tzinfo
+        ).isoformat()
+        keep = seconds >= began
+        return Weather(weather.winds[keep], weather.age_hours[keep], weather.newest)
+
+    def _judge(self, weather: Weather) -> _Judged | None:
+        """Return what the newest surrogate does not know; none without a surrogate."""
+        usable = [c for c in self._ledger.candidates() if c.state in {"accepted", "published"}]
+        if not usable:
+            return None
+        newest = usable[-1]
+        if self._judged is None or self._judged.candidate != newest.number:
+            self._judged = self._look(newest, weather)
+        return self._judged
+
+    def _look(self, row: CandidateRow, weather: Weather) -> _Judged | None:
+        from apps.surrogates.export import run_onnx
+
+        folder = Path(row.folder or "")
+        if len(read_candidate(folder).inputs) != 2:
+            return None  # it asks for more than a scenario
+        campaign, seed = self._campaign, self._campaign.seed
+        speeds = campaign.scenarios.wind_speed
+        scenarios = cover("pool", row.number * COVER_POINTS, COVER_POINTS, seed, speeds)
+        if len(weather.winds):
+            first = row.number * WEATHER_POINTS
+            scenarios += [
+                from_weather(weather.winds, first + i, seed, speeds) for i in range(WEATHER_POINTS)
+            ]
+        points = _points(scenarios)
+        std = run_onnx((folder / MODEL).read_bytes(), points.astype(np.float32))[1]
+        variance = (std.reshape(len(points), -1).astype(float) ** 2).mean(axis=1)
+        return _Judged(row.number, points, variance, frozenset(row.task["digests"]))
+
+    def _steered(
+        self, judged: _Judged, weather: Weather, rows: list[SimulationRow], count: int
+    ) -> list[Scenario]:
+        steering = self._campaign.steering
+        training = [row for row in rows if row.role == "training"]
+        done = [row for row in training if row.state == "done"]
+        reach = reach_of(len(judged.learnt))
+        points = judged.points
+        frequency = weather_frequency(
+            points, weather.winds, weather.age_hours, steering.persistence_hours
+        )
+        to_done = self._apart(points, done)
+        failed = self._apart(points, [row for row in training if row.state == "failed"])
+        seconds = np.array([row.seconds or 0.0 for row in done])
+        worth = judged.variance * (steering.explore + (1.0 - steering.explore) * frequency)
+        worth *= success(to_done, failed, reach) / relative_cost(to_done, seconds, reach)
+        unlearnt = self._apart(points, [r for r in training if r.digest not in judged.learnt])
+        between = self._between(points, points)
+        best = choose(worth, between, unlearnt, count, reach)
+        return [
+            Scenario(wind_speed=float(points[i, 0]), wind_from_direction=float(points[i, 1]))
+            for i in best
+        ]
+
+    def _apart(self, points: np.ndarray, rows: list[SimulationRow]) -> np.ndarray:
+        return self._between(points, _points([row.scenario for row in rows]))
+
+    def _between(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        bearing = self._site.footprint.x_axis_bearing
+        return separation(a, b, self._campaign.scenarios.wind_speed, self._mirrors, bearing)
+
+
+def _points(scenarios: list[Scenario]) -> np.ndarray:
+    winds = [(s.wind_speed, s.wind_from_direction) for s in scenarios]
+    return np.array(winds, dtype=float).reshape(-1, 2)
