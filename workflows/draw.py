@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from apps.candidates import MODEL, read_candidate
 from apps.scenarios import Scenario
 from apps.signatures import signature_scenarios
 from apps.surrogates.symmetry import symmetries
-from apps.train import MODEL, read_candidate
 from edge_agent.contracts.features import MastLogLaw
 from edge_agent.contracts.site import Site
 from workflows.acquisition import (
