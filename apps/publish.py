@@ -7,6 +7,7 @@ a repeated call makes an equal release.
 from __future__ import annotations
 
 import io
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,8 @@ class PublishResult(Contract):
     """Its manifest."""
     model: TargetFile
     """Its model."""
+    published_at: float | None = None
+    """When the repository pointed to it, s since the Unix epoch; none if an earlier call did it."""
 
 
 def publish(task: PublishTask) -> PublishResult:
@@ -104,7 +107,9 @@ def publish(task: PublishTask) -> PublishResult:
         ref = ReleaseRef(version=task.version, manifest=manifest)
         index = edits.promoted(edits.listed(index, ref), task.version, task.channel)
         repository.commit(state, index, {**dict(files), manifest: data})
-    return PublishResult(version=task.version, manifest=manifest, model=release.model)
+    return PublishResult(
+        version=task.version, manifest=manifest, model=release.model, published_at=time.time()
+    )
 
 
 def golden_inputs(candidate: Candidate) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Run a campaign: simulate, train, validate, publish, and serve while it goes on.
 
-python workflows/campaign.py [--campaign FILE] [--out DIR] [--resume] [--machine NAME] [--dry-run]
+python workflows/campaign.py [--campaign FILE] [--out DIR] [--resume] [--machine NAME]
+    [--edge ADDRESS] [--dry-run]
 """
 
 from __future__ import annotations
@@ -45,6 +46,13 @@ def run(
         str | None,
         typer.Option(help="Module in configs/ that says where tasks run.", metavar="NAME"),
     ] = None,
+    edge: Annotated[
+        str | None,
+        typer.Option(
+            help="An edge agent that is there already: globus:ENDPOINT_ID, unix:PATH or a URL.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
     *,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the campaign in the folder.")
@@ -61,7 +69,8 @@ def run(
 
     Starts an edge agent and feeds it the weather record, drives the stages through Parsl, and
     writes summary.json and report.html into the folder of the run. A campaign that was killed goes
-    on with --resume and repeats nothing that is finished.
+    on with --resume and repeats nothing that is finished. With --edge an agent that is there
+    already is told of each release instead.
 
     Exit status: 0 done, 1 the campaign failed, 2 wrong input.
     """
@@ -81,7 +90,7 @@ def run(
     # A batch system or a person who ends us politely gets the same as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        Session(settings, site, folder, ledger).run(record, make_config, plain=plain)
+        Session(settings, site, folder, ledger, edge).run(record, make_config, plain=plain)
     except CampaignError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

@@ -11,13 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import structlog
 
 from edge_agent.client import RemoteAgent
-from edge_agent.contracts.errors import RbfError
+from edge_agent.contracts.errors import AgentUnreachable, RbfError
 from edge_agent.contracts.site import Site
 from workflows.config import to_toml_value
 from workflows.errors import AgentError
 from workflows.layout import RunFolder
+
+log = structlog.get_logger()
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -99,9 +102,9 @@ class EdgeProcess:
             f"batch_seconds = {BATCH_SECONDS}\n",
             encoding="utf-8",
         )
-        log = folder.agent / "agent.log"
+        output_file = folder.agent / "agent.log"
         command = [sys.executable, "-m", "edge_agent", "serve", "--config", str(self.config)]
-        with log.open("ab") as output:
+        with output_file.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
                 stdout=output,
@@ -114,9 +117,55 @@ class EdgeProcess:
             lambda: process.poll() is not None or self.pid() == process.pid, START_SECONDS
         )
         if process.poll() is not None or not answered:
-            tail = log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
-            msg = f"the edge agent does not start; {log} ends with: {tail[0]}"
-            raise AgentError(msg, log=str(log))
+            tail = output_file.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+            msg = f"the edge agent does not start; {output_file} ends with: {tail[0]}"
+            raise AgentError(msg, log=str(output_file))
+
+
+class RemoteEdge:
+    """An edge agent that is there without the campaign, such as one behind Globus Compute.
+
+    Parameters
+    ----------
+    address : str
+        `RemoteAgent`'s.
+    site : Site
+        What it must serve.
+    """
+
+    restarts = 0
+
+    def __init__(self, address: str, site: Site) -> None:
+        self.client = RemoteAgent(address)
+        self._site = site
+        self._looked = False
+
+    def ensure(self) -> None:
+        """Look once whether it can be asked; one that is only away now may come back.
+
+        Raises
+        ------
+        AgentError
+            If it never will, or serves another site.
+        """
+        if self._looked:
+            return
+        self._looked = True
+        try:
+            site = self.client.status()["site"]
+        except AgentUnreachable as error:
+            log.warning("the edge agent does not answer now", error=str(error))
+            return
+        except RbfError as error:
+            msg = f"the edge agent at {self.client.address} cannot be used: {error}"
+            raise AgentError(msg, address=self.client.address) from error
+        if site != self._site.name:
+            msg = f"the edge agent at {self.client.address} serves {site}, not {self._site.name}"
+            raise AgentError(msg, address=self.client.address)
+
+    def stop(self) -> None:
+        """Leave it alone."""
+        self.client.close()
 
 
 class ReplayProcess:

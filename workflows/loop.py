@@ -120,6 +120,7 @@ class CampaignLoop:
         self._later: deque[tuple[float, _Job]] = deque()
         self._task_seconds: deque[float] = deque(maxlen=RECENT)
         self._started = time.monotonic()
+        self.on_published: Callable[[int], None] = lambda _v: None  # told of each release
 
     @property
     def running(self) -> dict[str, int]:
@@ -365,8 +366,10 @@ class CampaignLoop:
         )
 
     def _publish_ended(self, job: _Job, result: PublishResult) -> None:
-        self._move(job, "published", version=result.version, published_at=time.time())
+        at = result.published_at or time.time()
+        self._move(job, "published", version=result.version, published_at=at)
         self.ledger.event("published", version=result.version)
+        self.on_published(result.version)
 
     def _move(self, job: _Job, state: CandidateState, **known: Any) -> None:  # noqa: ANN401 - JSON
         number = required(job.number)

@@ -20,6 +20,7 @@ from edge_agent.contracts.storage import write_bytes
 from workflows.fidelities import predict
 from workflows.layout import RunFolder
 from workflows.ledger import CandidateRow, Ledger
+from workflows.notify import serving_table
 from workflows.service import OK, ReplayLog
 from workflows.tasks import required
 
@@ -52,6 +53,7 @@ figure { margin: 2rem 0; }
 <h1>$title</h1>
 <p>$lead</p>
 $releases
+$serving
 $simulators
 <h2>Error</h2>$error
 <h2>Latency</h2>$latency
@@ -89,6 +91,7 @@ def write_report(
         title=f"Campaign {html.escape(summary['campaign'])}",
         lead=lead,
         releases=_release_table(ledger.candidates()),
+        serving=serving_table(summary["serving"]),
         simulators=_simulator_table(summary["correction"]),
         error=_error_figure(published, started) if published else _NOTHING,
         latency=_latency_figure(log, summary["swaps"], started) if OK in log.status else _NOTHING,

@@ -12,10 +12,11 @@ import structlog
 from edge_agent.contracts.errors import RbfError
 from edge_agent.contracts.site import Site
 from workflows.config import Campaign
-from workflows.edge import EdgeProcess, wait_until
+from workflows.edge import EdgeProcess, RemoteEdge, wait_until
 from workflows.errors import ObservationError
 from workflows.layout import RunFolder
 from workflows.ledger import Ledger
+from workflows.notify import EXECUTOR, Notifier, notify_app
 from workflows.observations import ObservationStore, take_folder
 from workflows.releases import Freshness, prepare
 from workflows.service import ReplayLog, service
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 PAGE = 1000
 POLL_SECONDS = 0.5
 
-#: How long the end of a campaign waits for the agent to serve the last release, s.
-SERVE_SECONDS = 20.0
+#: How long a release has to serve, s: on the campaign's own agent, and on one in a field.
+SERVE_SECONDS, FIELD_SECONDS = 20.0, 300.0
 
 #: A machine module's function: folder for Parsl's logs -> fresh ``parsl.Config``.
 MakeConfig = Callable[[Path], "Config"]
@@ -44,9 +45,20 @@ class Session:
     ----------
     campaign, site, folder, ledger
         What to do, where, and what is known already.
+    edge : str, optional
+        Address of an edge agent that is there already (`RemoteAgent`); by default the campaign
+        starts one and feeds it the weather record.
     """
 
-    def __init__(self, campaign: Campaign, site: Site, folder: RunFolder, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        campaign: Campaign,
+        site: Site,
+        folder: RunFolder,
+        ledger: Ledger,
+        edge: str | None = None,
+    ) -> None:
+        self._address = edge
         self._campaign = campaign
         self._site = site
         self._folder = folder
@@ -76,6 +88,7 @@ class Session:
             If the campaign cannot reach its end; the agent is stopped.
         """
         import parsl
+        from parsl.executors import ThreadPoolExecutor
 
         from apps.parsl_apps import parsl_stages
         from workflows.edge import ReplayProcess
@@ -84,10 +97,15 @@ class Session:
         from workflows.view import make_view
 
         folder = self._folder
-        edge = EdgeProcess(folder, self._site)
         log = ReplayLog(folder.replay_log)
         log.read()
-        replay = ReplayProcess(folder, edge, record, self._campaign.replay.rate)
+        edge: EdgeProcess | RemoteEdge
+        replay: ReplayProcess | None = None
+        if self._address is None:
+            edge = local = EdgeProcess(folder, self._site)
+            replay = ReplayProcess(folder, local, record, self._campaign.replay.rate)
+        else:
+            edge = RemoteEdge(self._address, self._site)
         view = make_view(plain=plain)
         _log_to(folder.root / "campaign.log")
         config = make_config(folder.parsl)
@@ -96,9 +114,13 @@ class Session:
         view.say(prepare(folder))
         try:
             edge.ensure()
-            replay.start(log.data_time[-1] if log.data_time else None)
+            if replay is not None:
+                replay.start(log.data_time[-1] if log.data_time else None)
             machine = machine_of(config)
+            config.executors.append(ThreadPoolExecutor(label=EXECUTOR, max_threads=1))
             with parsl.load(config):
+                patience = SERVE_SECONDS if self._address is None else FIELD_SECONDS
+                notifier = Notifier(notify_app(edge.client, patience), self._ledger, view.say)
                 loop = CampaignLoop(
                     self._campaign,
                     self._site,
@@ -107,30 +129,38 @@ class Session:
                     parsl_stages(config.executors[0].label),
                     machine=machine,
                     on_event=lambda kind, data: view.say(event_line(kind, data)),
-                    on_tick=lambda loop: self._tick(loop, edge, observations, log, view),
+                    on_tick=lambda loop: self._tick(loop, edge, notifier, observations, log, view),
                 )
+                loop.on_published = notifier.published
+                notifier.resume()
                 loop.run()
-                self._wait_serving(edge, log, view)
+                notifier.collect(wait=True)
+                if replay is not None:
+                    self._wait_answers(log, view)
             loop.note(machine.take_events())
-            replay.stop()
-            status = edge.client.status()
+            if replay is not None:
+                replay.stop()
+            swaps = self._swaps(edge, view)
         finally:
             view.close()
-            replay.stop()
+            if replay is not None:
+                replay.stop()
             edge.stop()
             observations.close()
         log.read()
-        self._finish(log, status, view)
+        self._finish(log, swaps, view)
 
     def _tick(
         self,
         loop: CampaignLoop,
-        edge: EdgeProcess,
+        edge: EdgeProcess | RemoteEdge,
+        notifier: Notifier,
         observations: ObservationStore,
         log: ReplayLog,
         view: View,
     ) -> None:
         edge.ensure()
+        notifier.collect()
         self._freshness.tick()
         log.read()
         if time.monotonic() - self._agent_seen >= POLL_SECONDS:
@@ -139,13 +169,14 @@ class Session:
         view.update(self._snapshot(loop, log))
         self._announce(view)
 
-    def _look_at(self, edge: EdgeProcess, observations: ObservationStore) -> None:
+    def _look_at(self, edge: EdgeProcess | RemoteEdge, observations: ObservationStore) -> None:
         log = structlog.get_logger()
-        try:
-            self._agent_status = edge.client.status()
-        except RbfError as error:
-            self._agent_status = None
-            log.warning("agent does not answer", error=str(error))
+        if self._address is None:  # another's is asked when there is something to ask
+            try:
+                self._agent_status = edge.client.status()
+            except RbfError as error:
+                self._agent_status = None
+                log.warning("agent does not answer", error=str(error))
         try:
             take_folder(observations, self._folder.inbox)
             while page := observations.readings(self._sequence, PAGE):
@@ -188,15 +219,9 @@ class Session:
             rmse = f"; RMSE {scores['rmse']:.4f} m/s" if scores else ""
             view.say(f"{what} ({len(candidate.task['digests'])} simulations{rmse}; {baselines})")
 
-    def _wait_serving(self, edge: EdgeProcess, log: ReplayLog, view: View) -> None:
-        versions = [c.version for c in self._ledger.candidates() if c.state == "published"]
-        if not versions or versions[-1] is None:
+    def _wait_answers(self, log: ReplayLog, view: View) -> None:
+        if not any(c.state == "published" for c in self._ledger.candidates()):
             view.say("no release was published; see the reasons above")
-            return
-        try:
-            edge.client.wait_serving(versions[-1], SERVE_SECONDS)
-        except RbfError as error:
-            view.say(f"the agent does not serve release {versions[-1]}: {error}")
             return
         wanted = self._campaign.replay.minimum_answers
 
@@ -208,7 +233,17 @@ class Session:
         if not wait_until(enough, 2 * wanted / self._campaign.replay.rate):
             view.say(f"fewer than {wanted} answers: percentiles are rough")
 
-    def _finish(self, log: ReplayLog, status: dict[str, Any], view: View) -> None:
+    def _swaps(self, edge: EdgeProcess | RemoteEdge, view: View) -> list[dict[str, Any]]:
+        try:
+            swaps: list[dict[str, Any]] = edge.client.status()["swaps"]
+        except RbfError as error:
+            if self._address is None:
+                raise
+            view.say(f"the agent's swaps are not known: {error}")
+            return []
+        return swaps
+
+    def _finish(self, log: ReplayLog, swaps: list[dict[str, Any]], view: View) -> None:
         from rich.console import Console
 
         from workflows.fidelities import held_out_scores
@@ -222,9 +257,7 @@ class Session:
         correction = held_out_scores(
             self._campaign, self._site, folder, self._ledger, versions[-1] if versions else None
         )
-        summary = summarise(
-            self._campaign.name, self._ledger, log, status["swaps"], elapsed, correction
-        )
+        summary = summarise(self._campaign.name, self._ledger, log, swaps, elapsed, correction)
         write_summary(folder.summary, summary)
         write_report(folder, self._site, self._ledger, log, summary)
         self._ledger.event("finished", seconds=elapsed)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from edge_agent.contracts.storage import write_bytes
 from workflows.ledger import ROLES, Ledger
+from workflows.notify import SERVES, SERVES_NOT, serving_times
 from workflows.service import ReplayLog, service, swap_pauses
 
 
@@ -93,13 +94,22 @@ def summarise(
             "latency_ms": {"p50": figures.p50, "p99": figures.p99, "max": figures.longest},
             "staleness_seconds": figures.staleness,
         },
+        "serving": serving_times(
+            {
+                int(c.version): c.result["published_at"]
+                for c in candidates
+                if c.state == "published" and c.version is not None
+            },
+            swaps,
+            ledger.events(SERVES, SERVES_NOT),
+        ),
         "swaps": swap_pauses(log, swaps),
     }
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """Return the figures as a table for a terminal."""
-    agent = summary["agent"]
+    agent, serving = summary["agent"], summary["serving"]
     latency = agent["latency_ms"]
     table = Table(title=f"Campaign {summary['campaign']}", show_header=False)
     for name, value in (
@@ -109,6 +119,11 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             f"{summary['simulations']['done']} done, {summary['simulations']['failed']} failed",
         ),
         ("releases", f"{len(summary['releases'])} published, {len(summary['refused'])} refused"),
+        (
+            "publish to serving",
+            ", ".join("-" if s["seconds"] is None else f"{s['seconds']:.2f}" for s in serving)
+            + " s",
+        ),
         ("answers", f"{agent['answered']} ({agent['failed']} failed)"),
         ("before the first release", f"{agent['not_ready']} readings kept"),
         (

@@ -233,7 +233,7 @@ def typed(error: BaseException, endpoint: str, name: str) -> RbfError:
     status = getattr(error, "http_status", None)
     data = {"endpoint": endpoint, "function": name}
     if status is not None:
-        return _of_status(int(status), last, data)
+        return _of_status(int(status), str(getattr(error, "message", "") or last), data)
     if type(error).__name__ == "TaskExecutionFailed":
         return _of_task(text, last, data)
     msg = f"Globus Compute does not answer: {type(error).__name__}: {last}"

@@ -85,6 +85,11 @@ class RemoteAgent:
         """Let go of connections; a later call makes new ones."""
         self._over.close()
 
+    @property
+    def poll_seconds(self) -> float:
+        """How often it is reasonable to look for a change, s."""
+        return self._over.poll_seconds
+
     def status(self) -> dict[str, Any]:
         """Return the agent's status; see docs/edge-agent.md."""
         return self._over.status()
@@ -244,7 +249,7 @@ class RemoteAgent:
             if time.monotonic() >= deadline:
                 msg = f"{self.address} does not serve version {version} yet; last seen: {seen}"
                 raise NotReady(msg, version=version)
-            time.sleep(self._over.poll_seconds)
+            time.sleep(self.poll_seconds)
 
     def request(
         self,

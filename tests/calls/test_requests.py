@@ -167,11 +167,13 @@ def test_what_is_too_old_is_refused(config):
                     unix.pull(request_id=made)
 
 
-POINTS = ("calls.begun", "slots.before_swap", "slots.after_swap", "slots.journalled",
-          "calls.carried_out", "calls.ended")  # fmt: skip
+#: Before the state to restart from is on the disk, and after.
+BEFORE = ("calls.begun", "promotion.recorded")
+AFTER = ("promotion.committed", "promotion.swapped", "promotion.journalled:2",
+         "calls.carried_out", "calls.ended")  # fmt: skip
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", BEFORE + AFTER)
 def test_a_rollback_that_is_killed_happens_once(launch, tmp_path, point):
     repository = tmp_path / "repository"
     make_release(repository, 1)
@@ -180,8 +182,7 @@ def test_a_rollback_that_is_killed_happens_once(launch, tmp_path, point):
     make_release(repository, 2)
     agent.client.wait_serving(2, 20)
     agent.stop()
-    # A restart swaps once.
-    agent = launch(failpoint=f"{point}:2" if point.startswith("slots") else point)
+    agent = launch(failpoint=point)
     agent.client.wait_serving(2, 20)
     made = new_request_id(time.time())
     with pytest.raises(AgentUnreachable):
@@ -196,8 +197,7 @@ def test_a_rollback_that_is_killed_happens_once(launch, tmp_path, point):
     assert swaps.count("rollback") <= 1  # the line about one may be lost, its effect never
     agent.stop()
     row = rows(AgentConfig.from_toml(agent.config))[made]
-    before_effect = point in ("calls.begun", "slots.before_swap", "slots.after_swap")
-    assert (row.state, row.executions) == ("ended", 2 if before_effect else 1)
+    assert (row.state, row.executions) == ("ended", 2 if point in BEFORE else 1)
 
 
 @pytest.mark.parametrize("point", ["calls.begun", "calls.carried_out", "calls.ended"])

@@ -66,7 +66,8 @@ class Device:
     def configure_agent(self, repository: Path, name: str, more: str = "") -> None:
         self.config.write_text(
             f'name = "{name}"\nrepository = "{repository}"\nstate = "{self.state}"\n'
-            f"poll_seconds = 0.5\n{more}"
+            f'root = "{repository}/metadata/1.root.json"\npoll_seconds = 0.5\n'
+            f"[promotion]\nshadow_predictions = 0\n{more}"
         )
 
     @property
@@ -142,6 +143,30 @@ class Device:
             os.kill(pid, signal.SIGKILL)
             psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], 20)
 
+    def start_agent(self, failpoint: str = "") -> None:
+        """As a person would, with a point at which it is to die."""
+        with (self.folder / "agent.txt").open("ab") as output:
+            subprocess.Popen(
+                ["edge-agent", "serve", "--config", str(self.config)],
+                env=self.environment | {"RBF_FAILPOINT": failpoint},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        with RemoteAgent(self.socket) as agent:
+            agent.wait_serving(1, READY_SECONDS)
+
+    def agents(self) -> list[psutil.Process]:
+        """The agents that run."""
+        wanted = ["serve", "--config", str(self.config)]
+        found = psutil.process_iter(["cmdline", "status"])
+        return [p for p in found if (p.info["cmdline"] or [])[-3:] == wanted]
+
+    def starts(self) -> int:
+        """How often an agent was started for a call."""
+        log = self.state / "agent.log"
+        return log.read_text().count('"listening"') if log.exists() else 0
+
     def calls(self) -> list[CallRow]:
         """The agent's own record of calls."""
         journal = CallJournal(self.state / "calls.sqlite", max_bytes=2**30, max_calls=10**9)
@@ -204,6 +229,8 @@ class Stack:
         self.device.register()
         self.device.start()
         self.wait_online()
+        with self.agent() as agent:
+            agent.wait_serving(1, READY_SECONDS)
 
     def wait_online(self) -> None:
         found = wait_until(
