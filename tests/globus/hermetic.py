@@ -103,10 +103,18 @@ def run_tests(home: Path | None = None) -> None:
     # The SDK leaves its connections to the collector.
     options = ["-p", "no:cacheprovider", "-W", "ignore::ResourceWarning"]
     command = [sys.executable, "-m", "pytest", *options, *arguments]
-    status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    status = reaped(subprocess.Popen(command, cwd=ROOT, env=environment))
     if home is not None:
         shutil.rmtree(home, ignore_errors=True)
     sys.exit(status)
+
+
+def reaped(tests: subprocess.Popen[bytes]) -> int:
+    """Return the tests' exit status; orphans are ours to reap where we are the first process."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == tests.pid:
+            return os.waitstatus_to_exitcode(status)
 
 
 if __name__ == "__main__":

@@ -126,9 +126,9 @@ class Device:
         self._process.send_signal(number)
         self._process.wait(60)
 
-    def log(self) -> str:
-        found = sorted((self.folder / "globus").glob("*/endpoint.log"))
-        return "\n".join(f"== {p}\n{p.read_text()[-6000:]}" for p in found)
+    def logs(self) -> list[str]:
+        """Of the core endpoint and its user endpoints."""
+        return [p.read_text() for p in sorted((self.folder / "globus").glob("*/endpoint.log"))]
 
     def agent_pid(self) -> int | None:
         with RemoteAgent(self.socket) as agent:
@@ -239,7 +239,7 @@ class Stack:
             ),
             READY_SECONDS,
         )
-        assert found, self.device.log()
+        assert found, "\n".join(text[-5000:] for text in self.device.logs())
 
     def agent(self, **options: Any) -> RemoteAgent:
         return RemoteAgent(f"globus:{ENDPOINT}", **options)
