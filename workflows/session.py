@@ -117,8 +117,8 @@ class Session:
             if replay is not None:
                 replay.start(log.data_time[-1] if log.data_time else None)
             machine = machine_of(config)
-            config.executors.append(ThreadPoolExecutor(label=EXECUTOR, max_threads=1))
-            with parsl.load(config):
+            with parsl.load(config) as kernel:
+                kernel.add_executors([ThreadPoolExecutor(label=EXECUTOR, max_threads=1)])
                 patience = SERVE_SECONDS if self._address is None else FIELD_SECONDS
                 notifier = Notifier(notify_app(edge.client, patience), self._ledger, view.say)
                 loop = CampaignLoop(
