@@ -85,6 +85,7 @@ def serving(folder: Path, kind: str, *, awake: bool) -> Iterator[tuple[str, str,
     """Yield socket path and host:port of an agent process, and an agent in this process."""
     edge_models.write_release(folder / "repository", 1, kind)
     text = f'name = "{edge_models.NAME}"\nrepository = "repository"\n'
+    text += 'root = "repository/metadata/1.root.json"\n'
     config = folder / "edge.toml"
     text += "wake_latency_us = 0\n" if awake else ""
     config.write_text(text + 'state = "state"\n')
@@ -95,7 +96,10 @@ def serving(folder: Path, kind: str, *, awake: bool) -> Iterator[tuple[str, str,
             stderr=log,
         )
     inner = AgentConfig(
-        name=edge_models.NAME, repository=folder / "repository", state=folder / "inner"
+        name=edge_models.NAME,
+        repository=folder / "repository",
+        root=folder / "repository" / "metadata" / "1.root.json",
+        state=folder / "inner",
     )
     unix = folder / "state" / "agent.sock"
     try:

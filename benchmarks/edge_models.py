@@ -6,6 +6,7 @@ three transposed convolutions, 1 MB, 36 KiB an answer. Both give ``wind`` and ``
 
 from __future__ import annotations
 
+import functools
 import io
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent.contracts import storage
+from apps.repository import edits, roots
+from apps.repository.keys import new_passphrase
+from apps.repository.repository import Repository
+from apps.repository.store import FolderStore
 from edge_agent.contracts.features import InputVariable, MastLogLaw
 from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import (
@@ -27,7 +31,7 @@ from edge_agent.contracts.release import (
     TrainingData,
     Uncertainty,
 )
-from edge_agent.contracts.repository import INDEX, Index, ReleaseRef, target_file
+from edge_agent.contracts.repository import ReleaseRef
 from edge_agent.contracts.site import Grid
 
 NAME = "bench"
@@ -129,10 +133,12 @@ def write_release(repository: Path, version: int, kind: str, *, publish: bool = 
     inputs = np.array([[2.0, 10.0], [5.0, 180.0], [9.0, 300.0]], np.float32)
     outputs = ort.InferenceSession(data).run(["wind", "wind_std"], {"inputs": inputs})
 
+    files: dict[TargetFile, bytes] = {}
+
     def put(role: str, content: bytes) -> TargetFile:
         path = f"{NAME}/{version}/{role}"
         target = TargetFile(path=path, sha256=sha256(content), length=len(content))
-        storage.write_bytes(target_file(repository, target), content)
+        files[target] = content
         return target
 
     nz, ny, nx = GRIDS[kind]
@@ -174,22 +180,29 @@ def write_release(repository: Path, version: int, kind: str, *, publish: bool = 
         environment={},
     )
     manifest = put("release.json", release.canonical_json())
-    path = repository / INDEX
-    index = Index.model_validate_json(path.read_bytes()) if path.exists() else Index(name=NAME)
-    index = Index(
-        name=NAME,
-        releases=(*index.releases, ReleaseRef(version=version, manifest=manifest)),
-        channels={**index.channels, "stable": version} if publish else index.channels,
-    )
-    storage.write_bytes(path, index.canonical_json())
+    owner = owned(repository)
+    with owner.exclusive() as state:
+        ref = ReleaseRef(version=version, manifest=manifest)
+        index = edits.listed(owner.index(state, NAME), ref)
+        if publish:
+            index = edits.promoted(index, version, "stable")
+        owner.commit(state, index, files)
 
 
 def publish_release(repository: Path, version: int) -> None:
     """Point ``stable`` at a release written before."""
-    path = repository / INDEX
-    index = Index.model_validate_json(path.read_bytes())
-    index = index.model_copy(update={"channels": {**index.channels, "stable": version}})
-    storage.write_bytes(path, index.canonical_json())
+    owner = owned(repository)
+    with owner.exclusive() as state:
+        owner.commit(state, edits.promoted(owner.index(state, NAME), version, "stable"))
+
+
+@functools.cache
+def owned(repository: Path) -> Repository:
+    """Return a signed repository, made if it is not there; its keys lie beside it."""
+    keys = repository.with_name(f"{repository.name}-keys")
+    return roots.init(
+        FolderStore(repository), keys / "online", [keys / "root"], passphrase=new_passphrase
+    )
 
 
 def _npy(array: np.ndarray) -> bytes:

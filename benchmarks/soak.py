@@ -54,8 +54,9 @@ class Parts:
             f"listener {self.broker_port} 127.0.0.1\nallow_anonymous true\nuser root\n"
             "persistence false\nmax_queued_messages 0\n"
         )
+        source = repository or folder / "repository"
         (folder / "edge.toml").write_text(
-            f'name = "{SITE}"\nrepository = "{repository or folder / "repository"}"\n'
+            f'name = "{SITE}"\nrepository = "{source}"\nroot = "{source}/metadata/1.root.json"\n'
             f'state = "state"\n[mqtt]\nport = {self.broker_port}\n'
             f'[upstream]\nurl = "http://127.0.0.1:{self.upstream_port}/rbf/v1/observations"\n'
             "batch_rows = 500\nbatch_seconds = 2.0\nretry_max_seconds = 2.0\n"

@@ -79,7 +79,8 @@ class Bench:
         edge_models.write_release(self.repository, 1, kind)
         config = tmp / "edge.toml"
         config.write_text(
-            f'name = "{edge_models.NAME}"\nrepository = "repository"\nstate = "state"\n'
+            f'name = "{edge_models.NAME}"\nrepository = "repository"\n'
+            'root = "repository/metadata/1.root.json"\nstate = "state"\n'
             "[promotion]\nshadow_predictions = 0\n"
         )
         self._log = (tmp / "agent.log").open("w")

@@ -39,15 +39,16 @@ class AgentConfig(Contract):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     """Model name; the site's."""
-    repository: Path
-    """Folder of the release repository; it need not exist yet."""
+    repository: Path | None = None
+    """Folder of the release repository; it need not exist yet. Either this or ``updates.url``."""
+    root: Path
+    """The first root of the repository's signed metadata (its ``metadata/1.root.json``), brought to
+    the device when it is set up: what does not go back to it is refused. Read until the first
+    release; from then on the copy in the state folder counts."""
     state: Path
     """Folder of the agent's own state: releases, spool, journal, lock. One agent per folder."""
     device: DeviceId = Field(default_factory=host_name)
     """Name of this device, for rollouts and pins; the host's name if none."""
-    root: Path | None = None
-    """The first root of the repository's signed metadata (``metadata/1.root.json``), brought to the
-    device by hand: whatever it does not vouch for, step by step, is refused."""
     channel: Channel = "stable"
     """Which channel of the repository to follow."""
     host: str = "127.0.0.1"
@@ -115,6 +116,9 @@ class AgentConfig(Contract):
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
+        if (self.repository is None) == (self.updates.url is None):
+            msg = "give either repository (a folder) or updates.url"
+            raise ValueError(msg)
         if (self.tls_certificate is None) != (self.tls_key is None):
             msg = "tls_certificate and tls_key are given together or not at all"
             raise ValueError(msg)
@@ -142,14 +146,15 @@ class AgentConfig(Contract):
         config = super().from_toml(path)
         folder = Path(path).resolve().parent
         paths: dict[str, object] = {
-            "repository": (folder / config.repository).resolve(),
+            "repository": config.repository and (folder / config.repository).resolve(),
+            "root": (folder / config.root).resolve(),
             "state": (folder / config.state).resolve(),
             "updates": config.updates.within(folder),
             "mqtt": config.mqtt and config.mqtt.within(folder),
             "upstream": config.upstream and config.upstream.within(folder),
             "monitors": config.monitors.within(folder),
         }
-        for field in ("root", "unix_socket", "tls_certificate", "tls_key", "token_file"):
+        for field in ("unix_socket", "tls_certificate", "tls_key", "token_file"):
             path_given = getattr(config, field)
             if path_given is not None:
                 paths[field] = folder / path_given

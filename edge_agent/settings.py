@@ -93,8 +93,8 @@ class UpdateSettings(Section):
     """``[updates]``: how releases are fetched."""
 
     url: str | None = None
-    """Address of the repository, such as ``https://hpc.example.org/rbf/``, instead of a folder;
-    what comes is verified whatever the link, so plain HTTP is allowed too, without a token."""
+    """Address of the repository, such as ``https://hpc.example.org/rbf/``, if it is no folder; what
+    comes is verified whatever the link, so plain HTTP will do too, without a token."""
     token_file: Path | None = None
     """File with the token that the server asks for."""
     ca_file: Path | None = None

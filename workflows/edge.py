@@ -13,9 +13,11 @@ from pathlib import Path
 import psutil
 import structlog
 
+from apps.repository.keys import ROOT
 from edge_agent.client import RemoteAgent
 from edge_agent.contracts.errors import AgentUnreachable, RbfError
 from edge_agent.contracts.site import Site
+from edge_agent.contracts.storage import write_bytes
 from workflows.config import to_toml_value
 from workflows.errors import AgentError
 from workflows.layout import RunFolder
@@ -82,9 +84,14 @@ class EdgeProcess:
         folder = self._folder
         folder.socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.agent.mkdir(parents=True, exist_ok=True)
+        # What setting up a device means: it gets the root once, and not from what it follows.
+        root = folder.agent / "root.json"
+        if not root.exists():
+            write_bytes(root, (folder.keys / ROOT).read_bytes())
         self.config.write_text(
             f"name = {to_toml_value(self._site.name)}\n"
             f"repository = {to_toml_value(str(folder.repository))}\n"
+            f"root = {to_toml_value(str(root))}\n"
             f"state = {to_toml_value(str(folder.agent / 'state'))}\n"
             f"unix_socket = {to_toml_value(str(folder.socket))}\n"
             "port = 0\n"

@@ -25,7 +25,7 @@ from apps.repository.store import Store
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import TargetFile
-from edge_agent.contracts.repository import INDEX, TARGETS, Index, index_path, stored_path
+from edge_agent.contracts.repository import TARGETS, Index, index_path, stored_path
 
 
 class Repository:
@@ -184,7 +184,6 @@ class Repository:
         failpoint("repository.timestamp")
         self.store.replace(chain.TIMESTAMP, signing.serialize(timestamp))
         failpoint("repository.clean")
-        self._write_plain_index(state)
         stamped = State(state.root, state.targets, state.snapshot, timestamp)
         if not self.store.locks:
             # Somebody who was faster may have had our timestamp written over theirs.
@@ -193,15 +192,6 @@ class Repository:
                 return self._stamped(newest)
         cleaning.clean(self.store, stamped)
         return stamped
-
-    def _write_plain_index(self, state: State) -> None:
-        """Write the index where agents that do not read signed metadata look for it."""
-        listed = state.targets.signed.targets if state.targets else {}
-        for path in listed:
-            name, _, file = path.rpartition("/")
-            if path == index_path(name) and file:
-                index = chain.read_index(self.store, state.targets, name)
-                self.store.replace(INDEX, index.model_dump_json(indent=1).encode() + b"\n")
 
     def _put(self, target: TargetFile, data: bytes) -> None:
         path = f"{TARGETS}/{stored_path(target)}"

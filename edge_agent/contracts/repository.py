@@ -14,8 +14,6 @@ from pydantic import Field, model_validator
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.release import TargetFile
 
-#: The index as a plain, unsigned file; what is signed is the target `index_path`.
-INDEX = "metadata/index.json"
 METADATA = "metadata"
 TARGETS = "targets"
 

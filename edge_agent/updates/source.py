@@ -1,27 +1,24 @@
 """Where releases come from.
 
-`ReleaseSource` is the seam. `SignedSource` (`edge_agent.updates.signed`) believes signed metadata
-alone; `FolderSource` reads a plain repository folder.
+`ReleaseSource` is the seam; `SignedSource` (`edge_agent.updates.signed`) stands in it and believes
+signed metadata alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from edge_agent.contracts.errors import InvalidConfig, ReleaseError, UpdateUnavailable
+from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.release import TargetFile
-from edge_agent.contracts.repository import INDEX, TARGETS, Index, stored_path
-from edge_agent.updates.store import parse, read_bounded
+from edge_agent.contracts.repository import Index
+from edge_agent.updates.signed import SignedSource
 from edge_agent.updates.transport import Body, FolderTransport, Transport
+from edge_agent.updates.trust import Trust
 
 if TYPE_CHECKING:
     from edge_agent.clock import Clock
     from edge_agent.config import AgentConfig
-
-MAX_INDEX_BYTES = 16 * 2**20
 
 
 class ReleaseSource(Protocol):
@@ -61,45 +58,6 @@ class ReleaseSource(Protocol):
         ...
 
 
-class FolderSource:
-    """A repository in a folder; nothing is signed yet.
-
-    Parameters
-    ----------
-    repository : Path
-        Holds ``metadata/`` and ``targets/``; need not exist yet.
-    """
-
-    def __init__(self, repository: Path) -> None:
-        self.expires_at: float | None = None
-        self.refreshed_at: float | None = None
-        self._repository = repository
-        self._transport = FolderTransport(repository)
-
-    def index(self, name: str) -> Index:
-        """Read the index; see `ReleaseSource.index`."""
-        path = self._repository / INDEX
-        index = parse(Index, read_bounded(path, MAX_INDEX_BYTES), str(path))
-        if index.name != name:
-            msg = f"{path} is of model {index.name!r}, this agent serves {name!r}"
-            raise ReleaseError(msg, reason="name")
-        return index
-
-    @contextmanager
-    def open(self, target: TargetFile, offset: int = 0) -> Iterator[Body]:
-        """Open a target; see `ReleaseSource.open`."""
-        path = f"{TARGETS}/{stored_path(target)}"
-        with self._transport.open(path, offset=offset, seconds=0.0) as body:
-            if body is None:
-                msg = f"{self._repository / path} is not there"
-                raise UpdateUnavailable(msg, reason="missing")
-            yield body
-
-    def close(self) -> None:
-        """End the reading; see `ReleaseSource.close`."""
-        self._transport.close()
-
-
 def make_source(config: AgentConfig, clock: Clock) -> ReleaseSource:
     """Return the source of a configuration.
 
@@ -108,11 +66,6 @@ def make_source(config: AgentConfig, clock: Clock) -> ReleaseSource:
     InvalidConfig
         If a file that it names cannot be used.
     """
-    if config.root is None:
-        return FolderSource(config.repository)
-    from edge_agent.updates.signed import SignedSource
-    from edge_agent.updates.trust import Trust
-
     trust = Trust(config.state / "trust", config.root)
     return SignedSource(make_transport(config), trust, clock, config.updates)
 
@@ -120,8 +73,9 @@ def make_source(config: AgentConfig, clock: Clock) -> ReleaseSource:
 def make_transport(config: AgentConfig) -> Transport:
     """Return the transport of a configuration; raises as `make_source` does."""
     settings = config.updates
-    if settings.url is None:
+    if config.repository is not None:
         return FolderTransport(config.repository)
+    assert settings.url is not None  # noqa: S101 - the configuration is valid
     from edge_agent.updates.http import HttpTransport, tls_context
 
     token = None

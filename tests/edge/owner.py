@@ -16,10 +16,15 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 from tuf.api.metadata import TargetFile as TufTarget
 from tuf.api.serialization.json import JSONSerializer
 
+from edge_agent.clock import Clock, SystemClock
 from edge_agent.contracts import storage
 from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import TargetFile
 from edge_agent.contracts.repository import Index, index_path, target_file
+from edge_agent.settings import UpdateSettings
+from edge_agent.updates.signed import SignedSource
+from edge_agent.updates.transport import FolderTransport
+from edge_agent.updates.trust import Trust
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
 
@@ -33,6 +38,14 @@ def signer(name: str) -> CryptoSigner:
 def first_root(repository: Path) -> Path:
     """Where the root lies that a device is set up with."""
     return repository / "metadata" / "1.root.json"
+
+
+def follower(repository: Path, state: Path, clock: Clock | None = None) -> SignedSource:
+    """A device that follows a repository folder."""
+    trust = Trust(state / "trust", first_root(repository))
+    return SignedSource(
+        FolderTransport(repository), trust, clock or SystemClock(), UpdateSettings()
+    )
 
 
 class Owner:

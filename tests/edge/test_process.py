@@ -178,7 +178,7 @@ def _alive(client):
 )
 def test_a_bad_configuration_ends_with_2_and_names_the_field(tmp_path, line, field):
     config = tmp_path / "edge.toml"
-    config.write_text(f'name = "{NAME}"\nrepository = "r"\nstate = "s"\n{line}\n')
+    config.write_text(f'name = "{NAME}"\nrepository = "r"\nroot = "q"\nstate = "s"\n{line}\n')
     done = cli("check-config", "-c", config)
     assert done.returncode == 2
     assert field in done.stderr
@@ -188,7 +188,7 @@ def test_a_bad_configuration_ends_with_2_and_names_the_field(tmp_path, line, fie
 
 def test_check_config_shows_absolute_paths(tmp_path):
     config = tmp_path / "edge.toml"
-    config.write_text(f'name = "{NAME}"\nrepository = "../r"\nstate = "s"\n')
+    config.write_text(f'name = "{NAME}"\nrepository = "../r"\nroot = "1.root.json"\nstate = "s"\n')
     done = cli("check-config", "-c", config)
     assert done.returncode == 0
     assert str(tmp_path / "s") in done.stdout

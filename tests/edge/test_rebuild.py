@@ -16,10 +16,11 @@ from edge_agent.contracts.release import Delta, TargetFile
 from edge_agent.contracts.repository import ReleaseRef, target_file
 from edge_agent.metrics import Counters
 from edge_agent.updates.fetch import Fetcher, Limits
-from edge_agent.updates.source import FolderSource
+from edge_agent.updates.signed import SignedSource
 from edge_agent.updates.store import read_stored
 
-from .releases import NAME, make_release, model_bytes
+from .owner import follower
+from .releases import NAME, make_release, model_bytes, publish_release
 
 
 def retrained(model: bytes, seed: int) -> bytes:
@@ -55,7 +56,9 @@ def with_delta(before, version, *, data=None):
     )
     release = made.release.model_copy(update={"delta": description})
     manifest = put(made.repository, f"{NAME}/{version}/release.json", release.canonical_json())
-    return replace(made, release=release, ref=ReleaseRef(version=version, manifest=manifest))
+    made = replace(made, release=release, ref=ReleaseRef(version=version, manifest=manifest))
+    publish_release(made)
+    return made
 
 
 @pytest.fixture
@@ -67,13 +70,17 @@ def first(tmp_path):
 class Device:
     def __init__(self, folder, repository):
         self.counters, self.folder = Counters(), folder
-        source = FolderSource(repository)
+        self.source = follower(repository, folder)
         self.fetcher = Fetcher(
-            source, folder, name=NAME, limits=Limits(10**8), counters=self.counters
+            self.source, folder, name=NAME, limits=Limits(10**8), counters=self.counters
         )
 
+    def fetch(self, made):
+        self.source.index(NAME)
+        return self.fetcher.fetch(made.ref)
+
     def take(self, made):
-        stored = read_stored(self.fetcher.fetch(made.ref), name=NAME)
+        stored = read_stored(self.fetch(made), name=NAME)
         assert stored.files["model.onnx"] == made.path(made.release.model).read_bytes()
         assert list((self.folder / "downloads").iterdir()) == []
         return self.counters.models_rebuilt, self.counters.deltas_failed
@@ -90,7 +97,7 @@ def test_a_model_is_rebuilt_bit_for_bit_and_never_downloaded(device, first):
     second = with_delta(first, 2)
     before = device.counters.bytes_downloaded
     second.path(second.release.model).rename(second.repository / "away")
-    folder = device.fetcher.fetch(second.ref)
+    folder = device.fetch(second)
     assert (folder / "model.onnx").read_bytes() == (second.repository / "away").read_bytes()
     expected = sum(t.length for t in (second.ref.manifest, second.release.delta.file))
     golden = second.release.golden
@@ -148,10 +155,11 @@ def test_when_nothing_comes_neither_does_the_full_file(device, first, monkeypatc
     def broken(_self, _target, _offset=0):
         raise UpdateUnavailable("no link", reason="unreachable")
 
+    device.source.index(NAME)
     device.fetcher._downloads.get(second.ref.manifest)
-    monkeypatch.setattr(FolderSource, "open", broken)
+    monkeypatch.setattr(SignedSource, "open", broken)
     with pytest.raises(UpdateUnavailable, match="no link"):
-        device.fetcher.fetch(second.ref)
+        device.fetch(second)
     assert device.counters.deltas_failed == 0
     monkeypatch.undo()
     assert device.take(second) == (1, 0)
@@ -174,4 +182,4 @@ def test_room_is_made_sure_of_for_the_model_that_is_made(tmp_path, first):
     shutil.rmtree(tmp_path / "small" / "downloads")
     device.fetcher._free = lambda _folder: second.release.model.length
     with pytest.raises(UpdateUnavailable, match="are free"):
-        device.fetcher.fetch(second.ref)
+        device.fetch(second)

@@ -68,7 +68,7 @@ def until_silent(sock):
 
 def test_the_heartbeat_comes_from_the_loop(manager, tmp_path):
     config = tmp_path / "edge.toml"
-    config.write_text(f'name = "{NAME}"\nrepository = "repository"\nstate = "state"\n')
+    config.write_text(f'name = "{NAME}"\nrepository = "r"\nroot = "q"\nstate = "state"\n')
     process = subprocess.Popen(
         [sys.executable, "-m", "edge_agent", "serve", "-c", str(config)],
         cwd=REPOSITORY_ROOT,

@@ -7,20 +7,16 @@ import pytest
 from pydantic import ValidationError
 
 from edge_agent.agent import EdgeAgent
-from edge_agent.clock import SystemClock
 from edge_agent.contracts.errors import DigestMismatch, NotReady, ReleaseError, Untrusted
 from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import TargetFile
 from edge_agent.contracts.repository import ReleaseRef
 from edge_agent.metrics import Counters
-from edge_agent.settings import UpdateSettings
 from edge_agent.updates.fetch import Fetcher, Limits
-from edge_agent.updates.signed import SignedSource
 from edge_agent.updates.store import read_stored, stored_versions
 from edge_agent.updates.transport import FolderTransport
-from edge_agent.updates.trust import Trust
 
-from .owner import Owner, first_root
+from .owner import Owner, follower
 from .releases import NAME, expected_wind, make_release, model_bytes
 
 INPUTS = np.array([[4.0, 270.0]], dtype=np.float32)
@@ -39,8 +35,7 @@ def fetcher(folder, source, *, name=NAME, max_bytes=10**8, **options):
 
 def source(repository, folder):
     """What a device believes of a repository, after one look."""
-    trust = Trust(folder / "trust", first_root(repository))
-    found = SignedSource(FolderTransport(repository), trust, SystemClock(), UpdateSettings())
+    found = follower(repository, folder)
     found.index(NAME)
     return found
 

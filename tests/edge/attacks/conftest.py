@@ -16,7 +16,7 @@ from edge_agent.api.exposition import exposition
 from edge_agent.clock import ManualClock
 from edge_agent.config import AgentConfig
 from edge_agent.metrics import Stages
-from edge_agent.settings import UpdateSettings
+from edge_agent.settings import PromotionSettings, UpdateSettings
 from edge_agent.updates.store import stored_versions
 from tests.edge.owner import Owner, first_root
 from tests.edge.releases import NAME, Made, make_release, publish_release
@@ -51,17 +51,19 @@ class Scene:
         publish_release(made, owner=self.owner)
         return made
 
-    def start(self, **settings) -> None:
-        """Start the agent, and a client that never stops asking."""
+    def start(self, url: str | None = "", **settings) -> None:
+        """Start the agent, and a client that never stops asking; without `url` in a folder."""
+        url = self.url if url == "" else url
         config = AgentConfig(
             name=NAME,
-            repository=self.repository,
+            repository=None if url else self.repository,
             root=self.folder / "root.json",
             state=self.folder / "state",
             poll_seconds=3600,
             updates=UpdateSettings(
-                **{"url": self.url, "retry_seconds": 3600, "retry_max_seconds": 3600} | settings
+                **{"url": url, "retry_seconds": 3600, "retry_max_seconds": 3600} | settings
             ),
+            promotion=PromotionSettings(shadow_predictions=0),
         )
         self.agent = EdgeAgent(config, clock=self.clock).start()
         self._over = threading.Event()
