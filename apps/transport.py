@@ -40,7 +40,7 @@ class DeltaSettings(Contract):
     """Releases of which one is a full file, which also begins a new POD basis; 1: no deltas."""
     worth: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Largest delta, as a share of the full file's bytes."""
-    max_loss: Annotated[float, Field(gt=0)] = 0.01
+    max_loss: Annotated[float, Field(gt=0)] = 0.02
     """Most that rounding may add to the selection RMSE, as a share of it."""
 
 

@@ -152,6 +152,7 @@ class HttpTransport:
             if response.length:
                 msg = f"{self._url}/{path}: the connection broke"
                 raise UpdateUnavailable(msg, reason="unreachable")
+            response.close()  # reading it by pieces does not, and only then the connection goes on
             return
 
     def _failure(self, path: str, error: Exception) -> UpdateUnavailable:

@@ -110,7 +110,7 @@ def test_one_release_of_so_many_is_a_full_file(pair):
     ("settings", "wrong", "reason"),
     [
         ({"worth": 0.01}, 0.0, "4 bits the delta has"),
-        ({"worth": 1.0}, 0.02, "8 bits rounding adds 2.0%"),
+        ({"worth": 1.0}, 0.03, "8 bits rounding adds 3.0%"),
     ],
 )
 def test_a_delta_that_is_not_worth_it_is_left_out(pair, settings, wrong, reason):
