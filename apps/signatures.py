@@ -28,7 +28,7 @@ from edge_agent.contracts.site import Site
 WIDTH = 20.0
 SPEEDS = (3.0, 9.0)
 DIRECTIONS = 16
-BATCH = 8
+RESOURCES = Resources(batch=8)
 
 #: Further arguments of a `Scenario`.
 Variant = dict[str, Any]
@@ -71,7 +71,7 @@ def sensor_table(
     directions: int,
     fidelity: Fidelity,
     store: Path,
-    threads: int = 1,
+    resources: Resources = RESOURCES,
 ) -> np.ndarray:
     """Return the wind speed at the interior sensors for every variant and wind.
 
@@ -86,7 +86,8 @@ def sensor_table(
     fidelity : Fidelity
     store : Path
         Simulations are kept here, and found again.
-    threads : int
+    resources : Resources
+        Part of the runs' names, so those of a campaign are found with its own.
 
     Returns
     -------
@@ -100,12 +101,12 @@ def sensor_table(
     scenarios = _scenarios(variants, speeds, directions)
     weights = interpolation_weights(site.grid(), np.array([s.position for s in site.sensors]))
     rows = []
-    for first in range(0, len(scenarios), BATCH):
+    for first in range(0, len(scenarios), resources.batch):
         task = SimulateTask(
             site=site,
-            scenarios=tuple(scenarios[first : first + BATCH]),
+            scenarios=tuple(scenarios[first : first + resources.batch]),
             fidelity=fidelity,
-            resources=Resources(threads=threads, batch=BATCH),
+            resources=resources,
             store=str(store),
         )
         for outcome in simulate(task).outcomes:
@@ -136,11 +137,13 @@ def _scenarios(
     ]
 
 
-def make_signatures(site: Site, fidelity: Fidelity, store: Path, threads: int = 1) -> Signatures:
+def make_signatures(
+    site: Site, fidelity: Fidelity, store: Path, resources: Resources = RESOURCES
+) -> Signatures:
     """Return the signatures of a site; raises as `sensor_table` does."""
     known = hypotheses(site)
     variants: list[Variant] = [{}, *(variant for _, variant in known)]
-    table = sensor_table(site, variants, SPEEDS, DIRECTIONS, fidelity, store, threads)
+    table = sensor_table(site, variants, SPEEDS, DIRECTIONS, fidelity, store, resources)
     meta = SignatureMeta(
         site=site.name,
         site_digest=site.content_digest(),
@@ -158,11 +161,15 @@ def _main(
     cells: Annotated[tuple[int, int, int], typer.Option(help="Cells along x, y, z.")] = (32, 20, 8),
     store: Annotated[Path | None, typer.Option(help="Folder that keeps the runs.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the solver.")] = 1,
+    batch: Annotated[int, typer.Option(help="Cases a task; a campaign's, to find its runs.")] = 8,
 ) -> None:
     """Simulate the signatures of a site's panels and write them."""
     with tempfile.TemporaryDirectory(prefix="rbf-signatures-") as folder:
         found = make_signatures(
-            Site.from_toml(site), Fidelity(cells=cells), store or Path(folder), threads
+            Site.from_toml(site),
+            Fidelity(cells=cells),
+            store or Path(folder),
+            Resources(threads=threads, batch=batch),
         )
     found.save(out)
     typer.echo(f"{len(found.meta.hypotheses)} hypotheses, {out.stat().st_size} bytes: {out}")

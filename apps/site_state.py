@@ -24,6 +24,7 @@ import numpy as np
 
 from apps.errors import StageError
 from apps.signatures import Variant, sensor_table
+from apps.simulators.base import Resources
 from edge_agent.contracts.monitors import table_at
 from edge_agent.contracts.site import Site
 from edge_agent.contracts.site_state import SiteState
@@ -80,7 +81,9 @@ def loss_table(
     variants: list[Variant] = [
         {"screen_loss_factor": factor, "tears": tuple(tears)} for factor in factors
     ]
-    table = sensor_table(site, variants, SPEEDS, DIRECTIONS, fidelity, store, threads)
+    table = sensor_table(
+        site, variants, SPEEDS, DIRECTIONS, fidelity, store, Resources(threads=threads, batch=8)
+    )
     return LossTable(np.array(factors), np.array(SPEEDS), table)
 
 

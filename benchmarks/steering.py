@@ -31,7 +31,7 @@ from apps.simulators.registry import make
 from apps.surrogates.symmetry import symmetries
 from apps.validate import model_inputs
 from edge_agent.contracts.site import Site
-from workflows.acquisition import choose, reach_of, separation, weather_frequency
+from workflows.acquisition import choose, reach_of, separation, weather_frequency, worth
 from workflows.steering import cover
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,11 +122,11 @@ class Steered:
         while len(chosen) < n:
             model = train(self._runs.of(chosen))
             std = model.predict(pool.astype(np.float32))[1]
-            worth = (std.astype(float) ** 2).mean(axis=(1, 2, 3, 4)) * frequency
-            # Taken points are known to the model; only exact repeats are kept out.
-            worth[(self._apart(pool, chosen) < 1e-9).any(axis=1)] = -1.0
+            deviation = np.sqrt((std.astype(float) ** 2).mean(axis=(1, 2, 3, 4)))
+            gain = worth(deviation, frequency, self._apart(pool, chosen))
+            # The model has learnt from every run before.
             none = np.empty((POOL, 0))
-            best = choose(worth, between, none, min(BATCH, n - len(chosen)), reach_of(len(chosen)))
+            best = choose(gain, between, none, min(BATCH, n - len(chosen)), reach_of(len(chosen)))
             chosen = np.concatenate([chosen, pool[best]])
         return chosen
 

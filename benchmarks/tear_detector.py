@@ -210,10 +210,11 @@ def rate_interval(
 
 
 def simulated(site: Site, store: Path, threads: int) -> tuple[Signatures, np.ndarray, list[str]]:
-    signatures = make_signatures(site, COARSE, store / "signatures", threads)
+    resources = Resources(threads=threads, batch=8)
+    signatures = make_signatures(site, COARSE, store / "signatures", resources)
     houses = variants(site)
     table = sensor_table(
-        site, list(houses.values()), SPEEDS, DIRECTIONS, FINE, store / "truth", threads
+        site, list(houses.values()), SPEEDS, DIRECTIONS, FINE, store / "truth", resources
     )
     return signatures, table, list(houses)
 

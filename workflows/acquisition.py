@@ -1,8 +1,10 @@
 """Which points to simulate next, out of many: pure functions.
 
 A run is worth what it takes off the error that the site will see: how much the surrogate's members
-disagree there (their variance; "query by committee", Seung et al. 1992, COLT:287), times how often
-the site sees such weather, over what the run costs. Points chosen together must not tell the same
+disagree there ("query by committee", Seung et al. 1992, COLT:287), times how often the site sees
+such weather, over what the run costs. Members agree on what none of them has seen, so the distance
+to the nearest run counts too: by disagreement alone the error stopped falling at 64 runs
+(docs/steering.md). Points chosen together must not tell the same
 thing twice, so each choice takes away from its neighbours what it will tell, as does every run that
 the surrogate has not learnt from yet. Distances know the house's mirrors: a wind and its mirror
 image are one point.
@@ -88,6 +90,26 @@ def weather_frequency(
     density = kernel @ weight
     mean = float(density.mean())
     return np.asarray(density / mean) if mean > 0 else np.ones(len(points))
+
+
+def worth(deviation: np.ndarray, frequency: np.ndarray, to_runs: np.ndarray) -> np.ndarray:
+    """Return what a run at each point is worth, up to a factor.
+
+    Parameters
+    ----------
+    deviation : (n,) array, m/s
+        The surrogate's standard deviation.
+    frequency : (n,) array
+        Of the weather.
+    to_runs : (n, k) array
+        Distances to all runs, planned ones included; with none, one point is as far as another.
+
+    Returns
+    -------
+    (n,) array
+    """
+    hole = to_runs.min(axis=1) ** 2 if to_runs.shape[1] else 1.0
+    return np.asarray(deviation * frequency * hole)
 
 
 def success(to_done: np.ndarray, to_failed: np.ndarray, reach: float) -> np.ndarray:

@@ -27,6 +27,7 @@ from workflows.acquisition import (
     separation,
     success,
     weather_frequency,
+    worth,
 )
 from workflows.change import as_series, block_means, run
 from workflows.config import Campaign
@@ -61,7 +62,7 @@ class _Judged(NamedTuple):
 
     candidate: int
     points: np.ndarray
-    variance: np.ndarray
+    deviation: np.ndarray
     learnt: frozenset[str]
 
 
@@ -206,8 +207,8 @@ class Draw:
             ]
         points = _points(scenarios)
         std = run_onnx((folder / MODEL).read_bytes(), points.astype(np.float32))[1]
-        variance = (std.reshape(len(points), -1).astype(float) ** 2).mean(axis=1)
-        return _Judged(row.number, points, variance, frozenset(row.task["digests"]))
+        deviation = np.sqrt((std.reshape(len(points), -1).astype(float) ** 2).mean(axis=1))
+        return _Judged(row.number, points, deviation, frozenset(row.task["digests"]))
 
     def _steered(
         self, judged: _Judged, weather: Weather, rows: list[SimulationRow], count: int
@@ -223,11 +224,12 @@ class Draw:
         to_done = self._apart(points, done)
         failed = self._apart(points, [row for row in training if row.state == "failed"])
         seconds = np.array([row.seconds or 0.0 for row in done])
-        worth = judged.variance * (steering.explore + (1.0 - steering.explore) * frequency)
-        worth *= success(to_done, failed, reach) / relative_cost(to_done, seconds, reach)
+        frequency = steering.explore + (1.0 - steering.explore) * frequency
+        gain = worth(judged.deviation, frequency, self._apart(points, training))
+        gain *= success(to_done, failed, reach) / relative_cost(to_done, seconds, reach)
         unlearnt = self._apart(points, [r for r in training if r.digest not in judged.learnt])
         between = self._between(points, points)
-        best = choose(worth, between, unlearnt, count, reach)
+        best = choose(gain, between, unlearnt, count, reach)
         return [
             Scenario(wind_speed=float(points[i, 0]), wind_from_direction=float(points[i, 1]))
             for i in best

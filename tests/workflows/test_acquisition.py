@@ -10,6 +10,7 @@ from workflows.acquisition import (
     separation,
     success,
     weather_frequency,
+    worth,
 )
 
 SPEEDS = (0.5, 14.0)
@@ -51,6 +52,13 @@ def test_frequent_weather_counts_more_and_fresh_weather_most():
     assert west > east > storm
     assert np.mean([east, west, storm]) == pytest.approx(1.0)
     assert (weather_frequency(points, NONE, np.empty(0), 12.0) == 1).all()
+
+
+def test_a_hole_is_worth_more_than_a_neighbourhood():
+    same, often = np.ones(2), np.array([1.0, 2.0])
+    near, far = worth(same, same, np.array([[0.1, 0.5], [0.4, 0.5]]))
+    assert far == pytest.approx(16 * near)
+    assert list(worth(same, often, np.empty((2, 0)))) == [1.0, 2.0]
 
 
 def test_failures_tell_of_their_neighbourhood():

@@ -56,7 +56,7 @@ def doubts(monkeypatch, tmp_path):
     return tmp_path / "candidate"
 
 
-def trained(ledger, folder, digests=()):
+def trained(ledger, folder, digests=tuple(f"{i:064x}" for i in range(64))):
     number = ledger.add_candidate({"digests": list(digests)})
     ledger.update_candidate(number, "trained", folder=str(folder))
     ledger.update_candidate(number, "accepted")
