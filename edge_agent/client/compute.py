@@ -233,7 +233,8 @@ def typed(error: BaseException, endpoint: str, name: str) -> RbfError:
     status = getattr(error, "http_status", None)
     data = {"endpoint": endpoint, "function": name}
     if status is not None:
-        return _of_status(int(status), str(getattr(error, "message", "") or last), data)
+        body = getattr(error, "raw_json", None) or {}
+        return _of_status(int(status), str(body.get("reason") or last), data)
     if type(error).__name__ == "TaskExecutionFailed":
         return _of_task(text, last, data)
     msg = f"Globus Compute does not answer: {type(error).__name__}: {last}"
@@ -285,6 +286,9 @@ def _make_client(limit: RateLimit) -> Client:
         def get_endpoint_status(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as above
             limit.take()
             return super().get_endpoint_status(*args, **kwargs)
+
+        def _log_version_mismatch(self, _details: object) -> None:
+            """Say nothing of other versions of Python: only JSON and source text travel."""
 
     return Limited()
 

@@ -73,10 +73,11 @@ def model_bytes(
     return model.SerializeToString()
 
 
-def expected_wind(inputs: np.ndarray, bias: float = 0.0) -> np.ndarray:
+def expected_wind(inputs: np.ndarray, bias: float = 0.0, grid: Grid = GRID) -> np.ndarray:
     """(batch, 3, nz, ny, nx) float32, m/s: what the model gives."""
-    weights = np.random.default_rng(7).normal(0, 0.1, (2, 3 * CELLS)).astype(np.float32)
-    return (inputs @ weights + np.float32(bias)).reshape(-1, 3, *GRID.shape).astype(np.float32)
+    cells = int(np.prod(grid.shape))
+    weights = np.random.default_rng(7).normal(0, 0.1, (2, 3 * cells)).astype(np.float32)
+    return (inputs @ weights + np.float32(bias)).reshape(-1, 3, *grid.shape).astype(np.float32)
 
 
 @dataclass
@@ -102,15 +103,17 @@ def make_release(
     channel: Channel = "stable",
     publish: bool = True,
     model: bytes | None = None,
+    grid: Grid = GRID,
 ) -> Made:
     """Write a release and (with `publish`) point the channel at it.
 
     `golden_error` (m/s) is added to the expected outputs, so that the release must be refused.
     """
     inputs = np.array([[2.0, 10.0], [5.0, 180.0], [9.0, 300.0]], dtype=np.float32)
-    wind = expected_wind(inputs, bias)
+    wind = expected_wind(inputs, bias, grid)
+    cells = int(np.prod(grid.shape))
     files = {
-        "model.onnx": model_bytes(bias) if model is None else model,
+        "model.onnx": model_bytes(bias, cells=cells, shape=grid.shape) if model is None else model,
         "golden_inputs.npy": _npy(inputs),
         "golden_wind.npy": _npy(wind + np.float32(golden_error)),
         "golden_wind_std.npy": _npy(np.abs(wind) * np.float32(0.1)),
@@ -136,7 +139,7 @@ def make_release(
             OutputVariable(name="wind", unit="m s-1"),
             OutputVariable(name="wind_std", unit="m s-1"),
         ),
-        grid=GRID,
+        grid=grid,
         sensors=SENSORS,
         model=targets["model.onnx"],
         golden=Golden(

@@ -25,20 +25,44 @@ INSIDE = "RBF_HERMETIC"
 
 
 def main() -> None:
+    isolate()
+    drop()
+    # The SDK leaves its connections to the collector.
+    options = ["-p", "no:cacheprovider", "-W", "ignore::ResourceWarning"]
+    arguments = sys.argv[1:] or [str(Path(__file__).parent)]
+    os.chdir(ROOT)
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *options, *arguments])
+
+
+def isolate() -> None:
+    """As root: run this program again, in namespaces of its own. Otherwise nothing."""
+    if os.geteuid() != 0 or INSIDE in os.environ:
+        return
+    if not any(entry.pw_name == USER for entry in pwd.getpwall()):
+        command = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent"]
+        subprocess.run([*command, "--shell", "/usr/sbin/nologin", USER], check=True)
+    spaces = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    os.environ[INSIDE] = "1"
+    os.execvp("unshare", ["unshare", *spaces, sys.executable, *sys.argv])
+
+
+def drop() -> None:
+    """As root in namespaces of its own: go on as an ordinary user. Otherwise nothing.
+
+    What goes on is a child: the first process of a namespace has orphans to reap.
+    """
     if os.geteuid() != 0:
-        run_tests()
-    elif INSIDE not in os.environ:
-        if not any(entry.pw_name == USER for entry in pwd.getpwall()):
-            command = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent"]
-            subprocess.run([*command, "--shell", "/usr/sbin/nologin", USER], check=True)
-        spaces = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
-        os.environ[INSIDE] = "1"
-        os.execvp("unshare", ["unshare", *spaces, sys.executable, __file__, *sys.argv[1:]])
-    else:
-        loopback_up()
-        needed = {ROOT, Path(sys.prefix), Path(sys.base_prefix).resolve()}
-        open_ways({Path(sys.executable).resolve().parents[1], *needed})
-        run_tests(become(USER))
+        return
+    loopback_up()
+    python = Path(sys.executable).resolve().parents[1]
+    open_ways({ROOT, Path(sys.prefix), Path(sys.base_prefix).resolve(), python})
+    home = Path(tempfile.mkdtemp(prefix="rbf-test-", dir="/tmp"))
+    child = os.fork()
+    if child:
+        status = reaped(child)
+        shutil.rmtree(home, ignore_errors=True)
+        sys.exit(status)
+    become(USER, home)
 
 
 def loopback_up() -> None:
@@ -76,10 +100,9 @@ def mount(*arguments: object) -> None:
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
-def become(name: str) -> Path:
-    """Give up root for ever; return a home for the user."""
+def become(name: str, home: Path) -> None:
+    """Give up root for ever."""
     user = pwd.getpwnam(name)
-    home = Path(tempfile.mkdtemp(prefix="rbf-test-", dir="/tmp"))
     os.chown(home, user.pw_uid, user.pw_gid)
     os.setgroups([])
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
@@ -87,33 +110,19 @@ def become(name: str) -> Path:
     for path in (ROOT / "pyproject.toml", Path(sys.executable)):
         if not os.access(path, os.R_OK):
             sys.exit(f"{path} cannot be read by the user {name}: chmod -R go+rX {path.parent}")
-    return home
+    os.environ |= {
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(home / "hypothesis"),
+    }
 
 
-def run_tests(home: Path | None = None) -> None:
-    environment = dict(os.environ)
-    if home is not None:
-        environment |= {
-            "HOME": str(home),
-            "TMPDIR": str(home),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "HYPOTHESIS_STORAGE_DIRECTORY": str(home / "hypothesis"),
-        }
-    arguments = sys.argv[1:] or [str(Path(__file__).parent)]
-    # The SDK leaves its connections to the collector.
-    options = ["-p", "no:cacheprovider", "-W", "ignore::ResourceWarning"]
-    command = [sys.executable, "-m", "pytest", *options, *arguments]
-    status = reaped(subprocess.Popen(command, cwd=ROOT, env=environment))
-    if home is not None:
-        shutil.rmtree(home, ignore_errors=True)
-    sys.exit(status)
-
-
-def reaped(tests: subprocess.Popen[bytes]) -> int:
-    """Return the tests' exit status; orphans are ours to reap where we are the first process."""
+def reaped(child: int) -> int:
+    """Return a child's exit status; orphans end here, too."""
     while True:
         pid, status = os.waitpid(-1, 0)
-        if pid == tests.pid:
+        if pid == child:
             return os.waitstatus_to_exitcode(status)
 
 

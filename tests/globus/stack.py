@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +65,26 @@ class Device:
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
         self._supervisor.start()
 
-    def configure_agent(self, repository: Path, name: str, more: str = "") -> None:
+    def configure_agent(self, repository: Path, name: str) -> None:
         self.config.write_text(
             f'name = "{name}"\nrepository = "{repository}"\nstate = "{self.state}"\n'
             f'root = "{repository}/metadata/1.root.json"\npoll_seconds = 0.5\n'
-            f"[promotion]\nshadow_predictions = 0\n{more}"
+            "[promotion]\nshadow_predictions = 0\n"
         )
+
+    @contextmanager
+    def serving(self, repository: Path, name: str, state: Path) -> Iterator[None]:
+        """Another model from another repository; the next call starts the agent that serves it."""
+        before = self.config.read_text(), self.state
+        self.kill_agent()
+        self.state = state
+        self.configure_agent(repository, name)
+        try:
+            yield
+        finally:
+            self.kill_agent()
+            text, self.state = before
+            self.config.write_text(text)
 
     @property
     def socket(self) -> str:
@@ -222,9 +238,9 @@ class Stack:
         )
         self.device = Device(folder / "device")
 
-    def prepare(self) -> None:
-        """A first release, and the endpoint set up and running."""
-        make_release(self.device.repository, 1)
+    def prepare(self, release: Callable[[Path], object] = lambda r: make_release(r, 1)) -> None:
+        """A first release in the device's repository, and the endpoint set up and running."""
+        release(self.device.repository)
         self.device.configure_endpoint()
         self.device.register()
         self.device.start()

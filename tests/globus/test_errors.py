@@ -82,7 +82,7 @@ def test_the_plain_executor_cannot_bring_code():
 
 def test_more_than_the_service_carries(stack):
     with stack.agent() as agent:
-        agent.status()
+        agent._model()
         before = stack.web.submissions
         with pytest.raises(PayloadTooLarge, match="fewer predictions") as caught:
             agent.predict([WEST] * 800_000)
