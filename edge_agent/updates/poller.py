@@ -69,6 +69,7 @@ class Poller:
             counters=counters,
         )
         self._failures = 0
+        self._stopping = False
         self._looked_at: float | None = None
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="rbf-poller", daemon=True)
@@ -79,9 +80,13 @@ class Poller:
 
     def stop(self) -> None:
         """Break off what is under way and end; what has been downloaded stays."""
+        self._stopping = True
         self._source.close()
         self._asked.put(None)
         self._thread.join()
+        while not self._asked.empty():
+            if (asked := self._asked.get()) is not None:
+                asked.done.cancel()
 
     def pull(self, *, by: str) -> Future[int | None]:
         """Ask for a look now; the future gives the version that serves when it is over.
@@ -119,6 +124,8 @@ class Poller:
                     return
                 self._look()
                 self._answer(asked)
+            if self._stopping:
+                return
             wait = next_look(
                 self._failures,
                 self._config.poll_seconds,
@@ -135,6 +142,8 @@ class Poller:
         try:
             self._follow()
         except (OSError, ReleaseError) as error:
+            if self._stopping:
+                return
             self._failed(reason_of(error), str(error))
         except Exception as error:  # a look may fail in any way; the agent goes on serving
             log.exception("looking for releases failed")

@@ -30,6 +30,7 @@ from .releases import NAME
 # What the agents' threads log would come between the lines of the report.
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
+TOKEN = "a-token-of-some-length"  # noqa: S105 - of a test
 REPOSITORY_ROOT = Path(__file__).parents[2]
 
 
@@ -133,3 +134,19 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         if process.process.poll() is None:
             process.process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+            "-nodes", "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    (folder / "token").write_text(TOKEN + "\n")
+    return folder

@@ -27,7 +27,7 @@ from edge_agent.client import RemoteAgent, error_of
 from edge_agent.config import AgentConfig
 from edge_agent.contracts.errors import InvalidConfig, Overloaded, ProtocolError, Unauthorised
 
-from .conftest import listening, wind
+from .conftest import TOKEN, listening, wind
 from .releases import NAME, make_release
 from .test_transports import INFER, WEST, publish
 
@@ -251,26 +251,7 @@ class TestTogether:
         assert agent.counters.batched == 4, "a linear model is worth running together"
 
 
-TOKEN = "a-token-of-some-length"  # noqa: S105 - of a test
-
-
 ANYWHERE = "0.0.0.0"  # noqa: S104 - what the test is about
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-            "-nodes", "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2",
-            "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-        ],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    (folder / "token").write_text(TOKEN + "\n")
-    return folder
 
 
 class TestBeyondLoopback:
