@@ -37,6 +37,14 @@ Where = Annotated[
     typer.Option("--address", "-a", help="unix:/path or http://host:port; default: by --config."),
 ]
 Version = Annotated[int, typer.Argument(min=1, help="Its version.")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(envvar="RBF_EDGE_TOKEN_FILE", help="File with the agent's token, for https."),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(envvar="RBF_EDGE_CA_FILE", help="Authority of the agent's certificate, PEM."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -71,9 +79,15 @@ def ensure(
 
 
 @app.command()
-def status(config: Config = DEFAULT_CONFIG, address: Where = None, json: AsJson = False) -> None:
+def status(
+    config: Config = DEFAULT_CONFIG,
+    address: Where = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    json: AsJson = False,
+) -> None:
     """Show what a running agent serves and how it does."""
-    with _agent(config, address) as agent:
+    with _agent(config, address, token_file, ca_file) as agent:
         found = agent.status()
     typer.echo(msgspec.json.encode(found) if json else _status_text(found))
 
@@ -86,11 +100,13 @@ def predict(
     ],
     config: Config = DEFAULT_CONFIG,
     address: Where = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
     json: AsJson = False,
 ) -> None:
     """Ask a running agent for the airflow in the house."""
     inputs = {"wind_speed": wind_speed, "wind_from_direction": wind_from_direction}
-    with _agent(config, address) as agent:
+    with _agent(config, address, token_file, ca_file) as agent:
         found = agent.predict(inputs)
     speed = np.sqrt((found.wind[0] ** 2).sum(axis=0))
     summary: dict[str, Any] = {
@@ -228,10 +244,17 @@ def main() -> None:
         sys.exit(2)
 
 
-def _agent(config: Path, address: str | None) -> Any:  # noqa: ANN401 - imported lazily
+def _agent(
+    config: Path,
+    address: str | None,
+    token_file: Path | None = None,
+    ca_file: Path | None = None,
+) -> Any:  # noqa: ANN401 - imported lazily
+    from edge_agent.api.token import read_token
     from edge_agent.client import RemoteAgent
 
-    return RemoteAgent(_address(config, address))
+    token = read_token(token_file)
+    return RemoteAgent(_address(config, address), token=token, ca_file=ca_file)
 
 
 def _address(config: Path, address: str | None) -> str:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,7 +22,7 @@ from edge_agent.api.infer import Inference, Job
 from edge_agent.api.openapi import openapi
 from edge_agent.api.remote import REQUESTS, Remote
 from edge_agent.api.sensors import Sensors
-from edge_agent.contracts.errors import InvalidConfig, ProtocolError, Unauthorised
+from edge_agent.contracts.errors import ProtocolError, Unauthorised
 from edge_agent.metrics import Stages
 from edge_agent.slots import Slot
 
@@ -265,27 +264,6 @@ class Routes:
             msg = f"{name} changes state and is possible over the agent's Unix socket alone"
             raise ProtocolError(msg, status=403)
         return when(command(by=caller.peer()), lambda v: ok({"active": v}), self.error)
-
-
-def read_token(path: Path | None) -> str | None:
-    """Return the token in a file; none without a file.
-
-    Raises
-    ------
-    InvalidConfig
-        If it cannot be read or is not one line of 16 or more visible characters.
-    """
-    if path is None:
-        return None
-    try:
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        msg = f"token_file: {path} cannot be read: {error}"
-        raise InvalidConfig(msg, field="token_file") from error
-    if re.fullmatch(r"[!-~]{16,4096}", token) is None:
-        msg = f"token_file: {path} must hold one line of 16 or more visible characters"
-        raise InvalidConfig(msg, field="token_file")
-    return token
 
 
 def package_version() -> str:

@@ -25,8 +25,9 @@ import structlog
 from edge_agent.agent import EdgeAgent
 from edge_agent.api.codec import Limits, Request, Response
 from edge_agent.api.connection import Connection
-from edge_agent.api.routes import Routes, read_token
+from edge_agent.api.routes import Routes
 from edge_agent.api.tls import Tls, server_context
+from edge_agent.api.token import read_token
 from edge_agent.contracts.errors import InvalidConfig, Overloaded, ProtocolError
 from edge_agent.watchdog import Watchdog
 

@@ -144,6 +144,11 @@ class MqttLine:
         self._task = self._loop.create_task(self._stay_connected())
         with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._task)
+        # aiomqtt leaves tasks behind where a connection is refused.
+        for left in asyncio.all_tasks(self._loop):
+            left.cancel()
+            with contextlib.suppress(asyncio.CancelledError, aiomqtt.MqttError, OSError):
+                self._loop.run_until_complete(left)
 
     def _cancel(self) -> None:
         self._stopping = True

@@ -5,6 +5,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 
@@ -294,6 +295,24 @@ class TestBeyondLoopback:
             pytest.raises(ProtocolError, match="Unix socket alone"),
         ):
             client.rollback()
+
+    def test_the_command_line_shows_its_token(self, address, certificate):
+        def status(token_file):
+            return subprocess.run(
+                [
+                    sys.executable, "-m", "edge_agent", "status", "--json", "-a", address,
+                    "--token-file", token_file, "--ca-file", certificate / "cert.pem",
+                ],
+                capture_output=True,
+                text=True,
+            )  # fmt: skip
+
+        assert '"pid"' in status(certificate / "token").stdout
+        wrong = certificate / "wrong"
+        wrong.write_text("x" * 20)
+        refused = status(wrong)
+        assert refused.returncode == 2
+        assert "token" in refused.stderr
 
     def test_survives_what_is_not_tls(self, address, certificate):
         port = int(address.rpartition(":")[2])

@@ -21,11 +21,13 @@ MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/
 class Broker:
     """Mosquitto with a configuration of its own; killed by pid."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, port: int | None = None, extra: str = "allow_anonymous true\n"
+    ) -> None:
         self.port = port or free_port()
         config = folder / f"mosquitto-{self.port}.conf"
         config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
+            f"listener {self.port} 127.0.0.1\n{extra}persistence false\n"
             "max_queued_messages 0\nuser root\n"
         )
         self._log = (folder / "mosquitto.log").open("ab")
