@@ -15,11 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import pydantic
 from pydantic import Field
 
 from apps.candidates import MODEL, Candidate, read_candidate
-from apps.delta import Made, make_delta
+from apps.delta import MOST_BITS, Made, make_delta
 from apps.errors import ValidationError
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.model import Contract, sha256
@@ -27,8 +28,6 @@ from edge_agent.contracts.release import Digest
 from edge_agent.contracts.storage import write_bytes
 
 SERVING, SERVING_MODEL, DELTA = "serving.json", "serving.onnx", "model.delta"
-
-MOST_BITS = 8
 
 
 class DeltaSettings(Contract):
@@ -42,6 +41,8 @@ class DeltaSettings(Contract):
     """Largest delta, as a share of the full file's bytes."""
     max_loss: Annotated[float, Field(gt=0)] = 0.02
     """Most that rounding may add to the selection RMSE, as a share of it."""
+    max_std_change: Annotated[float, Field(gt=0)] = 0.1
+    """Most that it may change the standard deviation there, relative L2."""
 
 
 class Base(Contract):
@@ -68,6 +69,8 @@ class DeltaRecord(Contract):
     """Bits of a weight's difference before packing."""
     loss: float
     """What rounding added to the selection RMSE, as a share of it; negative if it took off."""
+    std_change: float
+    """What it did to the standard deviation there, relative L2."""
 
 
 class Serving(Contract):
@@ -89,6 +92,15 @@ class Serving(Contract):
     """Why there is no delta."""
 
 
+class Shown(NamedTuple):
+    """What a model does on the selection set."""
+
+    rmse: float
+    """m/s."""
+    std: np.ndarray
+    """Standard deviations, m/s."""
+
+
 class Settled(NamedTuple):
     """What serves."""
 
@@ -101,7 +113,7 @@ def settle(
     folder: Path,
     base: Base | None,
     settings: DeltaSettings,
-    rmse: Callable[[bytes], float | None],
+    show: Callable[[bytes], Shown | None],
 ) -> Settled:
     """Decide how a candidate travels, and write that down in its folder.
 
@@ -114,8 +126,8 @@ def settle(
     base : Base, optional
         The release before; none before the first.
     settings : DeltaSettings
-    rmse : callable
-        Selection RMSE of a model, m/s; none if a prediction is not finite.
+    show : callable
+        What a model does on the selection set; none if a prediction is not finite.
 
     Raises
     ------
@@ -128,7 +140,7 @@ def settle(
     """
     candidate = read_candidate(folder)
     model = trained_model(folder, candidate)
-    found = _delta(candidate, model, base, settings, rmse)
+    found = _delta(candidate, model, base, settings, show)
     if isinstance(found, _Found):
         model = found.made.model
         write_bytes(folder / DELTA, found.made.delta)
@@ -216,7 +228,7 @@ def _delta(
     model: bytes,
     base: Base | None,
     settings: DeltaSettings,
-    rmse: Callable[[bytes], float | None],
+    show: Callable[[bytes], Shown | None],
 ) -> _Found | str:
     """Return the coarsest delta that costs little accuracy, or why there is none."""
     if base is None:
@@ -227,18 +239,17 @@ def _delta(
     family = read_candidate(Path(base.folder)).family
     if family != candidate.family:
         return f"the release before is of another family, {family}"
-    exact, start = rmse(model), serving_model(Path(base.folder))
+    exact, start = show(model), serving_model(Path(base.folder))
     if exact is None:
         return "a prediction is not finite"
-    loss = math.inf
+    loss = change = math.inf
     for bits in range(settings.bits, MOST_BITS + 1):
         made = make_delta(start, model, bits)
         share = len(made.delta) / len(model)
         if share > settings.worth:
             return f"with {bits} bits the delta has {share:.0%} of the full file's bytes"
-        rounded = rmse(made.model)
-        loss = math.inf if rounded is None else rounded / exact - 1
-        if loss <= settings.max_loss:
+        loss, change = _cost(exact, show(made.model))
+        if loss <= settings.max_loss and change <= settings.max_std_change:
             record = DeltaRecord(
                 base_version=base.version,
                 base_sha256=before.model_sha256,
@@ -246,9 +257,21 @@ def _delta(
                 length=len(made.delta),
                 bits=bits,
                 loss=loss,
+                std_change=change,
             )
             return _Found(made, record, before.since_full + 1)
-    return f"with {MOST_BITS} bits rounding adds {loss:.1%} to the selection RMSE"
+    return (
+        f"with {MOST_BITS} bits rounding adds {loss:.1%} to the selection RMSE and changes the "
+        f"standard deviation by {change:.1%}"
+    )
+
+
+def _cost(exact: Shown, rounded: Shown | None) -> tuple[float, float]:
+    """Return what rounding does to RMSE and standard deviation, as shares."""
+    if rounded is None:
+        return math.inf, math.inf
+    change = np.linalg.norm(rounded.std - exact.std) / np.linalg.norm(exact.std)
+    return rounded.rmse / exact.rmse - 1, float(change)
 
 
 def _verified(path: Path, digest: str, advice: str) -> bytes:

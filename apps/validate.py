@@ -19,7 +19,7 @@ from apps.correction import load_truth
 from apps.errors import ValidationError
 from apps.gate import PREVIOUS, GateSettings, Verdict, decide
 from apps.surrogates.base import Predictor
-from apps.transport import Base, DeltaSettings, serving_model, settle
+from apps.transport import Base, DeltaSettings, Shown, serving_model, settle
 from edge_agent.contracts.geometry import interpolation_weights
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Digest, FrozenSet, ScoreSet, Uncertainty
@@ -114,7 +114,7 @@ def validate(task: ValidateTask) -> ValidateResult:
 
     frozen = {name: truth(digests) for name, digests in task.frozen_sets.items()}
     serving, model = settle(
-        folder, task.previous, task.delta, lambda model: selection_rmse(frozen["selection"], model)
+        folder, task.previous, task.delta, lambda model: shown(frozen["selection"], model)
     )
     previous = None if task.previous is None else serving_model(Path(task.previous.folder))
     assessment = assess(
@@ -224,10 +224,10 @@ def score_set(
     )
 
 
-def selection_rmse(selection: SimulationSet, model: bytes) -> float | None:
-    """Return a model's RMSE on the selection set, m/s; none if a prediction is not finite."""
+def shown(selection: SimulationSet, model: bytes) -> Shown | None:
+    """Return what a model does on the selection set; none if a prediction is not finite."""
     wind, std = predictor(model)(model_inputs(selection))
-    return scores.rmse(selection.wind, wind) if _usable(wind, std) else None
+    return Shown(scores.rmse(selection.wind, wind), std) if _usable(wind, std) else None
 
 
 def model_inputs(data: SimulationSet) -> np.ndarray:

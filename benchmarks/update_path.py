@@ -18,6 +18,7 @@ import argparse
 import functools
 import http.server
 import json
+import logging
 import os
 import shutil
 import statistics
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
+import structlog
 from release_chain import Chain, Made, growing
 from slow_link import SlowLink
 
@@ -261,6 +263,7 @@ def describe(chain: Chain, made: Made, release: Release) -> dict[str, Any]:
         "bits": None if delta is None else delta.bits,
         "ratio": None if delta is None else len(model) / delta.length,
         "rmse_added": None if delta is None else delta.loss,
+        "std_change": None if delta is None else delta.std_change,
         "output_error": None if delta is None else output_error(chain, made, model),
         "whole_because": made.serving.whole_because,
     }
@@ -282,7 +285,7 @@ def output_error(chain: Chain, made: Made, model: bytes) -> float:
 
 HEAD = (
     f"{'':>3}{'runs':>5}{'RMSE':>9} | {'full':>9}{'zlib':>9}{'delta':>8}{'bits':>5}{'ratio':>6}"
-    f"{'RMSE +':>8}{'output':>8} | {'loopback':>9}{'link':>7}{'(full':>7}) s"
+    f"{'RMSE +':>8}{'std':>7}{'output':>8} | {'loopback':>9}{'link':>7}{'(full':>7}) s"
 )
 
 
@@ -290,11 +293,11 @@ def line(row: dict[str, Any]) -> str:
     """Return a row of the table."""
     size = row["bytes"]
     if row["bits"] is None:
-        delta = f"{'-':>8}{'-':>5}{'-':>6}{'-':>8}{'-':>8}"
+        delta = f"{'-':>8}{'-':>5}{'-':>6}{'-':>8}{'-':>7}{'-':>8}"
     else:
         delta = (
             f"{size['delta']:>8}{row['bits']:>5}{row['ratio']:>6.1f}"
-            f"{row['rmse_added']:>8.2%}{row['output_error']:>8.0e}"
+            f"{row['rmse_added']:>8.2%}{row['std_change']:>7.1%}{row['output_error']:>8.0e}"
         )
     times = [row[k]["to_serving_s"] for k in ("loopback", "link", "link_full")]
     because = f"  whole: {row['whole_because']}" if row["bits"] is None else ""
@@ -330,6 +333,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the same here")
     args = parser.parse_args()
     os.environ.setdefault("RBF_PASSPHRASE", "benchmark")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     tmp = Path(tempfile.mkdtemp(prefix="rbf-update-path-"))
     store = args.store or tmp / "simulations"
     store.mkdir(parents=True, exist_ok=True)
@@ -344,10 +348,10 @@ def main() -> None:
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
     print(
-        "\nRMSE: on the selection set, m/s. RMSE +: what rounding added to it. output: |rebuilt - "
-        "trained| / |trained|.\nTimes: from the look at the repository to serving, the shadow of "
-        f"{SHADOW} predictions included;\n(full: the same release as a full file. A release also "
-        "brings its manifest and golden examples."
+        "\nRMSE: on the selection set, m/s. RMSE +, std: what rounding did to it and to the "
+        "standard deviation.\noutput: |rebuilt - trained| / |trained|. Times: from the look at the "
+        f"repository to serving, the shadow of\n{SHADOW} predictions included; (full: the same "
+        "release as a full file. A release also brings its manifest\nand golden examples."
     )
     if args.json:
         args.json.write_text(

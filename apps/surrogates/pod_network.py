@@ -166,7 +166,7 @@ def fit(
 
 def _basis(state: Mapping[str, np.ndarray]) -> Basis:
     ways, modes = (np.asarray(state[f"core.{k}"], float) for k in ("characters", "modes"))
-    return Basis(ways.T, modes)
+    return Basis(np.sign(ways.T), modes)
 
 
 def _take_over(core: Coefficients, conditions: Conditions) -> bool:

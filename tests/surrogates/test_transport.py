@@ -21,6 +21,7 @@ from apps.transport import (
     SERVING_MODEL,
     Base,
     DeltaSettings,
+    Shown,
     read_serving,
     serving_delta,
     serving_model,
@@ -58,13 +59,14 @@ def pair(run, tmp_path):
     return first, retrained(first, tmp_path / "second", 0.02)
 
 
-def close(first, wrong=0.0):
-    """An RMSE that grows with the distance of the first weights from what was trained."""
+def close(folder, wrong=0.0, std=1.0):
+    """RMSE and deviation that differ from those of the trained model by so much."""
 
-    def rmse(model):
-        return 1.0 + wrong * (sha256(model) != read_candidate(first).model_sha256)
+    def show(model):
+        rounded = sha256(model) != read_candidate(folder).model_sha256
+        return Shown(1.0 + wrong * rounded, np.array([std if rounded else 1.0]))
 
-    return rmse
+    return show
 
 
 def test_the_first_release_goes_whole(run):
@@ -107,17 +109,18 @@ def test_one_release_of_so_many_is_a_full_file(pair):
 
 
 @pytest.mark.parametrize(
-    ("settings", "wrong", "reason"),
+    ("settings", "wrong", "std", "reason"),
     [
-        ({"worth": 0.01}, 0.0, "4 bits the delta has"),
-        ({"worth": 1.0}, 0.03, "8 bits rounding adds 3.0%"),
+        ({"worth": 0.01}, 0.0, 1.0, "4 bits the delta has"),
+        ({"worth": 1.0}, 0.03, 1.0, "8 bits rounding adds 3.0%"),
+        ({"worth": 1.0}, 0.0, 0.8, "standard deviation by 20.0%"),
     ],
 )
-def test_a_delta_that_is_not_worth_it_is_left_out(pair, settings, wrong, reason):
+def test_a_delta_that_is_not_worth_it_is_left_out(pair, settings, wrong, std, reason):
     first, second = pair
     settings = DeltaSettings(**settings)
     record, model = settle(
-        second, Base(folder=str(first), version=2), settings, close(second, wrong)
+        second, Base(folder=str(first), version=2), settings, close(second, wrong, std)
     )
     assert reason in record.whole_because
     assert model == (second / MODEL).read_bytes()
@@ -125,13 +128,15 @@ def test_a_delta_that_is_not_worth_it_is_left_out(pair, settings, wrong, reason)
 
 def test_bits_are_added_until_rounding_costs_little(pair):
     first, second = pair
-    answers = iter([1.0, 1.5, None, 1.005])  # as trained, then with 4, 5 and 6 bits
+    std = np.ones(3)
+    # As trained, then with 4, 5, 6 and 7 bits.
+    answers = [Shown(1.0, std), Shown(1.5, std), None, Shown(1.0, 1.2 * std), Shown(1.005, std)]
 
-    def rmse(_model):
-        return next(answers)
+    def show(_model):
+        return answers.pop(0)
 
-    record, _ = settle(second, Base(folder=str(first), version=2), DeltaSettings(), rmse)
-    assert record.delta.bits == 6
+    record, _ = settle(second, Base(folder=str(first), version=2), DeltaSettings(), show)
+    assert record.delta.bits == 7
 
 
 def test_another_family_goes_whole(pair, tmp_path):
@@ -167,9 +172,9 @@ def test_killed_in_between_a_second_call_writes_the_same(pair):
     first, second = pair
     code = (
         "import sys; from pathlib import Path;"
-        "from apps.transport import Base, DeltaSettings, settle;"
+        "import numpy as np; from apps.transport import Base, DeltaSettings, Shown, settle;"
         "settle(Path(sys.argv[1]), Base(folder=sys.argv[2], version=2),"
-        " DeltaSettings(max_loss=1.0), lambda _: 1.0)"
+        " DeltaSettings(max_loss=1.0), lambda _: Shown(1.0, np.ones(1)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(second), str(first)],
@@ -180,5 +185,5 @@ def test_killed_in_between_a_second_call_writes_the_same(pair):
     assert done.returncode == -9, done.stderr
     assert not (second / SERVING).exists()
     half = (second / DELTA).read_bytes()
-    settle(second, Base(folder=str(first), version=2), GOOD, lambda _: 1.0)
+    settle(second, Base(folder=str(first), version=2), GOOD, lambda _: Shown(1.0, np.ones(1)))
     assert serving_delta(second) == half
