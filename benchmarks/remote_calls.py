@@ -19,6 +19,7 @@ import random
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
@@ -40,6 +41,9 @@ def main() -> None:
     parser.add_argument("--direct", type=int, default=2000, help="calls over socket and HTTP")
     options = parser.parse_args()
 
+    # Some wheels bring a package `tests` of their own, which would win over our folder.
+    sys.modules["tests"] = types.ModuleType("tests")
+    sys.modules["tests"].__path__ = [str(ROOT / "tests")]
     from tests.globus import hermetic
 
     hermetic.isolate()
