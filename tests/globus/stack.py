@@ -227,6 +227,7 @@ class Stack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.rabbit = Rabbit(folder / "rabbit")
         self.rabbit.start()
         self.endpoint_line = Line(self.rabbit.port)
