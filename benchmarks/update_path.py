@@ -141,7 +141,6 @@ class Device:
         self.agent = EdgeAgent(
             AgentConfig(
                 name=chain.site.name,
-                repository=chain.repository,
                 root=chain.repository / "metadata" / "1.root.json",
                 state=state,
                 poll_seconds=3600.0,
