@@ -266,6 +266,20 @@ def read_simulation(path: Path) -> Simulation:
     return Simulation(digest, scenario, wind, seconds, attrs)
 
 
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Return what a simulation's file says about it, JSON parsed; raises as `read_simulation`."""
+    from netCDF4 import Dataset
+
+    try:
+        with Dataset(path) as file:
+            attrs = {name: file.getncattr(name) for name in file.ncattrs()}
+        parsed = {name: json.loads(attrs[name]) for name in ("fidelity", "resources", "versions")}
+        return attrs | parsed | {"converged": bool(attrs["converged"])}
+    except (OSError, RuntimeError, AttributeError, LookupError, ValueError) as error:
+        msg = f"{path}: missing or not a simulation ({error})"
+        raise DatasetError(msg, file=str(path)) from error
+
+
 def load_simulations(store: Path, digests: Sequence[str], site: Site) -> SimulationSet:
     """Read simulations of one site, in the order given.
 

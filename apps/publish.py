@@ -18,6 +18,7 @@ from pydantic import Field
 
 from apps.candidates import Candidate, read_candidate
 from apps.errors import PublishError
+from apps.lineage import code_version, read_lineage
 from apps.repository import edits
 from apps.repository.chain import read_target
 from apps.repository.keys import Keyring
@@ -27,7 +28,14 @@ from apps.surrogates.base import WIND, WIND_STD
 from apps.transport import DELTA, Serving, read_serving, serving_delta, serving_model
 from apps.validate import VALIDATION, ValidateResult
 from edge_agent.contracts.model import Contract, sha256
-from edge_agent.contracts.release import Delta, Golden, OutputVariable, Release, TargetFile
+from edge_agent.contracts.release import (
+    Delta,
+    Golden,
+    OutputVariable,
+    Provenance,
+    Release,
+    TargetFile,
+)
 from edge_agent.contracts.repository import Channel, Index, ReleaseRef
 from edge_agent.contracts.site import Site
 
@@ -102,11 +110,19 @@ def publish(task: PublishTask) -> PublishResult:
         if serving.delta and serving.delta.base_version not in {r.version for r in index.releases}:
             delta = None  # nobody has what it starts from
         release, files = _release(task, candidate, validation, serving, model, delta)
+        lineage = _lineage(task, candidate, validation)
+        origin = _target(f"{task.site.name}/{task.version}/lineage.json", lineage)
+        provenance = Provenance(
+            code=code_version(),
+            signed_by=tuple(sorted(state.root.signed.roles["targets"].keyids)),
+            lineage=origin,
+        )
+        release = release.model_copy(update={"provenance": provenance})
         data = release.model_dump_json(indent=1).encode() + b"\n"
         manifest = _target(f"{task.site.name}/{task.version}/release.json", data)
         ref = ReleaseRef(version=task.version, manifest=manifest)
         index = edits.promoted(edits.listed(index, ref), task.version, task.channel)
-        repository.commit(state, index, {**dict(files), manifest: data})
+        repository.commit(state, index, {**dict(files), origin: lineage, manifest: data})
     return PublishResult(
         version=task.version, manifest=manifest, model=release.model, published_at=time.time()
     )
@@ -198,6 +214,19 @@ def _release(
         environment=candidate.environment,
     )
     return release, [(targets[name], data) for name, data in files.items()]
+
+
+def _lineage(task: PublishTask, candidate: Candidate, validation: ValidateResult) -> bytes:
+    run = Path(task.candidate).resolve().parent.parent
+    found = read_lineage(
+        run,
+        task.site.name,
+        task.version,
+        candidate.simulations,
+        candidate.correction,
+        validation.frozen_sets,
+    )
+    return found.canonical_json() + b"\n"
 
 
 def _described(serving: Serving, file: TargetFile | None) -> Delta | None:

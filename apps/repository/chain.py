@@ -8,11 +8,12 @@ that has expired could not be refreshed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
 
-from tuf.api.exceptions import DownloadError, RepositoryError
+from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from apps.errors import RepositoryDamaged
@@ -53,7 +54,7 @@ def versioned(version: int, role: str) -> str:
     return f"{METADATA}/{version}.{role}.json"
 
 
-def load(store: Store, anchor: bytes | None) -> State:
+def load(store: Store, anchor: bytes | None, *, lost: bool = False) -> State:
     """Return a repository's state.
 
     Parameters
@@ -61,6 +62,8 @@ def load(store: Store, anchor: bytes | None) -> State:
     store : Store
     anchor : bytes or None
         The first root that is trusted; none trusts the one that is there.
+    lost : bool
+        Take what the root before the newest signed, too: after a key was replaced that is gone.
 
     Raises
     ------
@@ -69,12 +72,13 @@ def load(store: Store, anchor: bytes | None) -> State:
     OSError
         If a file cannot be read.
     """
-    root = roots(store, anchor)[-1]
-    timestamp = _verified(store, TIMESTAMP, "timestamp", Timestamp, root.signed)
+    known_roots = roots(store, anchor)
+    by = [metadata.signed for metadata in known_roots[-2 if lost else -1 :]][::-1]
+    timestamp = _verified(store, TIMESTAMP, "timestamp", Timestamp, by)
     known = timestamp.signed.snapshot_meta.version if timestamp else 0
-    snapshot = _snapshot(store, known, root.signed) if timestamp else None
+    snapshot = _snapshot(store, known, by) if timestamp else None
     for version in count(known + 1):
-        newer = _snapshot(store, version, root.signed)
+        newer = _snapshot(store, version, by)
         if newer is None:
             break
         snapshot = newer
@@ -87,11 +91,11 @@ def load(store: Store, anchor: bytes | None) -> State:
     targets = None
     if snapshot is not None:
         version = snapshot.signed.meta[TARGETS_META].version
-        targets = _verified(store, versioned(version, "targets"), "targets", Targets, root.signed)
+        targets = _verified(store, versioned(version, "targets"), "targets", Targets, by)
         if targets is None:
             msg = f"{store.name}: {versioned(version, 'targets')} is missing; restore it"
             raise RepositoryDamaged(msg, file=versioned(version, "targets"))
-    return State(root, targets, snapshot, timestamp)
+    return State(known_roots[-1], targets, snapshot, timestamp)
 
 
 def roots(store: Store, anchor: bytes | None) -> list[Metadata[Root]]:
@@ -107,14 +111,14 @@ def roots(store: Store, anchor: bytes | None) -> list[Metadata[Root]]:
         )
         raise RepositoryDamaged(msg, file=versioned(1, "root"))
     chain = [parse(first, Root, versioned(1, "root"))]
-    _check(chain[0].signed, "root", chain[0], versioned(1, "root"))
+    _check([chain[0].signed], "root", chain[0], versioned(1, "root"))
     while True:
         version = len(chain) + 1
         path = versioned(version, "root")
-        root = _verified(store, path, "root", Root, chain[-1].signed)
+        root = _verified(store, path, "root", Root, [chain[-1].signed])
         if root is None:
             return chain
-        _check(root.signed, "root", root, path)
+        _check([root.signed], "root", root, path)
         if root.signed.version != version:
             msg = f"{store.name}: {path} says version {root.signed.version}"
             raise RepositoryDamaged(msg, file=path)
@@ -162,30 +166,37 @@ def parse(data: bytes, kind: type[S], path: str) -> Metadata[S]:
     return metadata
 
 
-def _snapshot(store: Store, version: int, root: Root) -> Metadata[Snapshot] | None:
+def _snapshot(store: Store, version: int, by: Sequence[Root]) -> Metadata[Snapshot] | None:
     path = versioned(version, "snapshot")
-    snapshot = _verified(store, path, "snapshot", Snapshot, root)
+    snapshot = _verified(store, path, "snapshot", Snapshot, by)
     if snapshot is not None and snapshot.signed.version != version:
         msg = f"{store.name}: {path} says version {snapshot.signed.version}"
         raise RepositoryDamaged(msg, file=path)
     return snapshot
 
 
-def _verified(store: Store, path: str, role: str, kind: type[S], root: Root) -> Metadata[S] | None:
+def _verified(
+    store: Store, path: str, role: str, kind: type[S], by: Sequence[Root]
+) -> Metadata[S] | None:
     data = _read(store, path)
     if data is None:
         return None
     metadata = parse(data, kind, path)
-    _check(root, role, metadata, path)
+    _check(by, role, metadata, path)
     return metadata
 
 
-def _check(root: Root, role: str, metadata: Metadata[S], path: str) -> None:
-    try:
-        root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-    except (RepositoryError, DownloadError, ValueError) as error:
-        msg = f"{path}: not signed by the repository's keys ({error}); restore it from a copy"
-        raise RepositoryDamaged(msg, file=path) from error
+def _check(by: Sequence[Root], role: str, metadata: Metadata[S], path: str) -> None:
+    """Check that one of some roots vouches for metadata."""
+    for root in by:
+        try:
+            root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+        except (RepositoryError, ValueError) as error:
+            reason = error
+        else:
+            return
+    msg = f"{path}: not signed by the repository's keys ({reason}); restore it from a copy"
+    raise RepositoryDamaged(msg, file=path) from reason
 
 
 def _read(store: Store, path: str) -> bytes | None:

@@ -139,6 +139,7 @@ class Keyring:
         self._passphrase = passphrase or find_passphrase
         self._files = {folder: read_keyring(folder) for folder in folders}
         self._signers: dict[str, Signer] = {}
+        self._known: dict[Path, str] = {}
 
     @property
     def anchor(self) -> bytes:
@@ -179,8 +180,14 @@ class Keyring:
     def _unlock(self, folder: Path, uri: str, key: Key) -> Signer:
         if uri.startswith(f"{SCHEME}:"):
             uri = f"{SCHEME}:{folder.resolve() / uri.partition(':')[2]}"
+
+        def passphrase(_name: str) -> str:
+            if folder not in self._known:
+                self._known[folder] = self._passphrase(folder)
+            return self._known[folder]
+
         try:
-            return Signer.from_priv_key_uri(uri, key, lambda _name: self._passphrase(folder))
+            return Signer.from_priv_key_uri(uri, key, passphrase)
         except SigningError:
             raise
         except Exception as error:  # a signer of any kind may raise anything of its own
@@ -253,11 +260,11 @@ def read_keyring(folder: Path) -> KeyringFile:
         raise SigningError(msg, folder=str(folder)) from error
 
 
-def find_passphrase(folder: Path) -> str:
+def find_passphrase(folder: Path, ask: Callable[[str], str] = getpass) -> str:
     """Return the passphrase of a keyring: its file, the environment, or a person.
 
     In order: ``FOLDER/passphrase``; ``RBF_PASSPHRASE``; the file that ``RBF_PASSPHRASE_FILE``
-    names; the terminal.
+    names; the terminal, by `ask`.
 
     Raises
     ------
@@ -273,7 +280,7 @@ def find_passphrase(folder: Path) -> str:
     if named:
         return read_private(Path(named)).decode().strip()
     if sys.stdin.isatty():
-        return getpass(f"Passphrase of {folder}: ")
+        return ask(f"Passphrase of {folder}")
     msg = f"{folder}: no passphrase; set RBF_PASSPHRASE or RBF_PASSPHRASE_FILE"
     raise SigningError(msg, folder=str(folder))
 

@@ -49,8 +49,10 @@ class Repository:
         self._clock = clock
 
     @contextmanager
-    def exclusive(self) -> Iterator[State]:
+    def exclusive(self, *, lost: bool = False) -> Iterator[State]:
         """Yield the present state, what a killed publisher left completed; others wait.
+
+        `lost` also takes what the root before the newest signed; see `apps.repository.rotation`.
 
         Raises
         ------
@@ -62,7 +64,7 @@ class Repository:
             If the store cannot be read or written.
         """
         with self.store.exclusive():
-            yield self._recovered()
+            yield self._recovered(lost=lost)
 
     def index(self, state: State, name: str) -> Index:
         """Return a model's index in a state; empty before its first release."""
@@ -128,8 +130,8 @@ class Repository:
             or False
         )
 
-    def _recovered(self) -> State:
-        state = chain.load(self.store, self.keyring.anchor)
+    def _recovered(self, *, lost: bool) -> State:
+        state = chain.load(self.store, self.keyring.anchor, lost=lost)
         if state.snapshot is None or state.complete:
             return state
         return self._stamped(state)

@@ -54,14 +54,18 @@ def serialize(metadata: Metadata[S]) -> bytes:
 def sign(metadata: Metadata[S], role: Role, root: Root, keyring: Keyring) -> Metadata[S]:
     """Sign metadata, in place, with every key of the role that is at hand.
 
+    A key that is in the keyring and not in the root yet signs too: devices look at nothing but the
+    root's keys, and when the next root has it everything is signed already.
+
     Raises
     ------
     SigningError
         If the signatures are fewer than the role's threshold.
     """
     metadata.signatures.clear()
-    keys = [root.keys[keyid] for keyid in root.roles[role].keyids]
-    for signer in keyring.signers(keys):
+    keys = {key.keyid: key for key in keyring.keys(role)}
+    keys |= {keyid: root.keys[keyid] for keyid in root.roles[role].keyids}
+    for signer in keyring.signers(keys.values()):
         metadata.sign(signer, append=True)
     result = root.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
     if not result.verified:

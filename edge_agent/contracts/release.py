@@ -118,6 +118,17 @@ class Delta(Contract):
     """Bits of a weight's difference before packing."""
 
 
+class Provenance(Contract):
+    """Who made a release, with what, from what."""
+
+    code: str
+    """Version of this code; in a git checkout with the commit."""
+    signed_by: tuple[str, ...]
+    """TUF ids of the keys that may sign target files, at the time of publication."""
+    lineage: TargetFile
+    """Every simulation that was used, and for what; devices do not download it."""
+
+
 class Release(Contract):
     """A published surrogate."""
 
@@ -159,6 +170,8 @@ class Release(Contract):
     """Selection decided; evaluation is only reported."""
     uncertainty: Uncertainty
     """Calibration of the intervals."""
+    provenance: Provenance | None = None
+    """Where it comes from; none in releases from before there were signatures."""
     environment: dict[str, str]
     """Versions of what made it: python, numpy, onnx, onnxruntime, reverse-backfill."""
 
