@@ -108,8 +108,8 @@ def publish(
     ] = None,
 ) -> None:
     """Publish a candidate that a campaign has trained, validated and accepted."""
-    from apps.publish import PublishTask, publish
     from apps.candidates import read_candidate
+    from apps.publish import PublishTask, publish
 
     with errors():
         site = read_candidate(candidate).site
