@@ -106,9 +106,7 @@ def publish(task: PublishTask) -> PublishResult:
         newest = max((r.version for r in index.releases), default=0)
         if task.version <= newest:
             return _published(repository, index, task.version, serving)
-        delta = serving_delta(folder)
-        if serving.delta and serving.delta.base_version not in {r.version for r in index.releases}:
-            delta = None  # nobody has what it starts from
+        delta = serving_delta(folder) if _has_base(repository, index, serving) else None
         release, files = _release(task, candidate, validation, serving, model, delta)
         lineage = _lineage(task, candidate, validation)
         origin = _target(f"{task.site.name}/{task.version}/lineage.json", lineage)
@@ -236,6 +234,16 @@ def _described(serving: Serving, file: TargetFile | None) -> Delta | None:
     return Delta(
         base_version=made.base_version, base_sha256=made.base_sha256, file=file, bits=made.bits
     )
+
+
+def _has_base(repository: Repository, index: Index, serving: Serving) -> bool:
+    """Return whether devices have what a delta starts from."""
+    made = serving.delta
+    ref = index.release(made.base_version) if made else None
+    if made is None or ref is None:
+        return False
+    base = Release.model_validate_json(read_target(repository.store, ref.manifest))
+    return base.model.sha256 == made.base_sha256
 
 
 def _published(

@@ -195,7 +195,10 @@ def _check(by: Sequence[Root], role: str, metadata: Metadata[S], path: str) -> N
             reason = error
         else:
             return
-    msg = f"{path}: not signed by the repository's keys ({reason}); restore it from a copy"
+    msg = (
+        f"{path}: not signed by the repository's keys ({reason}); restore it from a copy, or if "
+        "rotate-key --lost was interrupted, rbf-repo refresh --lost"
+    )
     raise RepositoryDamaged(msg, file=path) from reason
 
 

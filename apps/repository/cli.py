@@ -321,11 +321,12 @@ def _released(repository: str, online: Path, name: str, candidate: Path) -> int:
     owner = opened(repository, online)
     with owner.exclusive() as state:
         index = owner.index(state, name)
-    if not index.releases:
-        return 1
-    newest = index.releases[-1].version
-    served = reading.read_release(owner.store, index, newest).model.sha256
-    return newest if served == read_serving(candidate).model_sha256 else newest + 1
+    serving = read_serving(candidate).model_sha256
+    for ref in reversed(index.releases):
+        release = reading.read_release(owner.store, index, ref.version)
+        if release.model.sha256 == serving and ref.version not in index.withdrawn:
+            return ref.version
+    return index.releases[-1].version + 1 if index.releases else 1
 
 
 def _apart(root_keys: list[Path], online: Path, repository: str) -> None:

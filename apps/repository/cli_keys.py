@@ -59,6 +59,7 @@ def rotate_key(
             joins = next(k for k in Keyring(folder).keys(role) if k.keyid == _public(public).keyid)
         else:
             joins = rotation.new_member(owner, role, folder, asked())
+        # Again, for the new key.
         owner = opened(repository, online, *root_keys, *([into] if into else []))
         with owner.exclusive(lost=lost) as state:
             goes = [] if add else [rotation.replaced(state.root.signed, role, key)]

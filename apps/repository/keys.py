@@ -140,6 +140,7 @@ class Keyring:
         self._files = {folder: read_keyring(folder) for folder in folders}
         self._signers: dict[str, Signer] = {}
         self._known: dict[Path, str] = {}
+        self.failures: dict[str, SigningError] = {}
 
     @property
     def anchor(self) -> bytes:
@@ -161,20 +162,21 @@ class Keyring:
         ]
 
     def signers(self, keys: Iterable[Key]) -> list[Signer]:
-        """Return what signs for those of the keys that are here, each unlocked once.
+        """Return what signs for those of the keys that are here and can be unlocked, each once.
 
-        Raises
-        ------
-        SigningError
-            If a key cannot be unlocked.
+        Why one cannot is in `failures`: another may be enough.
         """
         return [signer for key in keys if (signer := self._signer(key)) is not None]
 
     def _signer(self, key: Key) -> Signer | None:
-        if key.keyid not in self._signers:
+        if key.keyid not in self._signers and key.keyid not in self.failures:
             for folder, file in self._files.items():
-                if key.keyid in file.keys:
+                if key.keyid not in file.keys:
+                    continue
+                try:
                     self._signers[key.keyid] = self._unlock(folder, file.keys[key.keyid].uri, key)
+                except SigningError as error:
+                    self.failures[key.keyid] = error
         return self._signers.get(key.keyid)
 
     def _unlock(self, folder: Path, uri: str, key: Key) -> Signer:
@@ -347,6 +349,6 @@ def _decrypted(path: Path, passphrase: str) -> Ed25519PrivateKey:
 
 def _derived(passphrase: str, salt: bytes, *, n: int, r: int, p: int) -> bytes:
     key = hashlib.scrypt(
-        passphrase.encode(), salt=salt, n=n, r=r, p=p, maxmem=2 * 128 * n * r * p, dklen=32
+        passphrase.encode(), salt=salt, n=n, r=r, p=p, maxmem=128 * r * (n + p) + 2**20, dklen=32
     )
     return key.hex().encode()

@@ -15,8 +15,8 @@ from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata, Root
 
 from apps.errors import SigningError
+from apps.repository import chain, roots, signing
 from apps.repository import keys as keyrings
-from apps.repository import roots, signing
 from apps.repository.chain import State
 from apps.repository.keys import Keyring, Role
 from apps.repository.repository import Repository
@@ -34,13 +34,17 @@ def new_member(
     OSError
         If the keyring or the repository cannot be read or written.
     """
-    with repository.exclusive() as state:
-        members = set(state.root.signed.roles[role].keyids)
+    newest = chain.roots(repository.store, repository.keyring.anchor)[-1]
+    members = set(newest.signed.roles[role].keyids)
     if (folder / keyrings.KEYRING).exists():
-        for key in Keyring(folder).keys(role):
-            if key.keyid not in members:
+        ring = Keyring(folder, passphrase=passphrase)
+        for key in ring.keys(role):
+            if key.keyid not in members and ring.signers([key]):
                 return key
-    return keyrings.new_key(folder, role, passphrase(folder))
+    key = keyrings.new_key(folder, role, passphrase(folder))
+    if not (folder / keyrings.ROOT).exists():
+        keyrings.write_private(folder / keyrings.ROOT, repository.keyring.anchor)
+    return key
 
 
 def edit(

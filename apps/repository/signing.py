@@ -69,7 +69,7 @@ def sign(metadata: Metadata[S], role: Role, root: Root, keyring: Keyring) -> Met
         metadata.sign(signer, append=True)
     result = root.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
     if not result.verified:
-        raise _too_few(role, len(result.signed), result.threshold)
+        raise _too_few(role, len(result.signed), result.threshold, keyring)
     return metadata
 
 
@@ -79,7 +79,7 @@ def check_keys(root: Root, keyring: Keyring, roles: Iterable[Role] = ONLINE) -> 
         keys = [root.keys[keyid] for keyid in root.roles[role].keyids]
         have, need = len(keyring.signers(keys)), root.roles[role].threshold
         if have < need:
-            raise _too_few(role, have, need)
+            raise _too_few(role, have, need, keyring)
 
 
 def next_targets(
@@ -125,6 +125,9 @@ def _until(root: Root, role: Role, now: datetime) -> datetime:
     return (now + lifetime(root, role)).replace(microsecond=0)
 
 
-def _too_few(role: Role, have: int, need: int) -> SigningError:
+def _too_few(role: Role, have: int, need: int, keyring: Keyring) -> SigningError:
+    why = "; ".join(sorted({str(error) for error in keyring.failures.values()}))
     msg = f"role {role} needs {need} signatures; the keys at hand make {have}"
+    if why:
+        msg = f"{msg} ({why})"
     return SigningError(msg, role=role, threshold=need, signatures=have)
