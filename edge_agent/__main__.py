@@ -282,6 +282,22 @@ def _trial_lines(trials: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _updates_text(updates: dict[str, Any], now: float) -> str:
+    refreshed, expires = updates["refreshed_at"], updates["metadata_expires_at"]
+    if refreshed is None:
+        text = "the repository has not been seen"
+    else:
+        text = f"repository good {now - refreshed:.0f} s ago"
+    if expires is not None:
+        text += f", its metadata for {(expires - now) / 86400:.1f} d"
+    if (coming := updates["downloading"]) is not None:
+        text += (
+            f"; downloading release {coming['version']}: "
+            f"{coming['received']} of {coming['expected']} bytes"
+        )
+    return text
+
+
 def _status_text(found: dict[str, Any]) -> str:
     counters, latency = found["counters"], found["latency_ms"]
     serves = "no release yet" if found["active"] is None else f"release {found['active']}"
@@ -314,6 +330,7 @@ def _status_text(found: dict[str, Any]) -> str:
             f" (newest data {found['last_data_time'] or 'none'})"
         ),
         f"swaps      {len(found['swaps'])}",
+        f"updates    {_updates_text(found['updates'], found['now'])}",
     ]
     lines += _trial_lines(found["trials"])
     lines += [f"refused    {r['version']}: {r['reason']}" for r in found["refused"]]
