@@ -103,14 +103,6 @@ class EdgeAgent(Commands):
         config = self.config
         self._lock_file = hold_state(config.state)
         try:
-            self._slots = Slots(
-                config.state,
-                self.clock,
-                name=config.name,
-                warm_up_runs=config.warm_up_runs,
-                objective=config.latency_objective_ms / 1e3,
-            )
-            clear_incoming(self._slots.releases)
             self._spool = Spool(
                 config.state / "spool.sqlite",
                 self.clock,
@@ -119,29 +111,12 @@ class EdgeAgent(Commands):
                 max_queue=config.spool_queue,
                 hold=config.upstream is not None,
             )
-            self._promotion = Promotion(
-                self._slots,
-                Journal(config.state, max_bytes=config.journal_bytes),
-                config.promotion,
-                self.clock,
-                self.counters,
-            )
             settle(config, self.clock)
-            self._promotion.restore()
+            self._restore()
         except BaseException:
             self._release_lock()
             raise
-        self._promotion.after_swap = self.after_swap
-        trials = Trials(self._promotion, config.promotion, self.clock)
-        self._changes = Changes(config, self.clock, self._promotion, trials)
         self._changes.start()
-        self._poller = Poller(
-            config,
-            self.clock,
-            self.source,
-            self._changes,
-            self.counters,
-        )
         self._poller.start()
         self._running = True
         return self
@@ -382,6 +357,25 @@ class EdgeAgent(Commands):
             wall_time=self.clock.now(),
             inputs=rows,
         )
+
+    def _restore(self) -> None:
+        """Load what should serve, and make what changes it; the threads are still to be started."""
+        config, clock = self.config, self.clock
+        self._slots = Slots(
+            config.state,
+            clock,
+            name=config.name,
+            warm_up_runs=config.warm_up_runs,
+            objective=config.latency_objective_ms / 1e3,
+        )
+        clear_incoming(self._slots.releases)
+        journal = Journal(config.state, max_bytes=config.journal_bytes)
+        self._promotion = Promotion(self._slots, journal, config.promotion, clock, self.counters)
+        self._promotion.restore()
+        self._promotion.after_swap = self.after_swap
+        trials = Trials(self._promotion, config.promotion, clock)
+        self._changes = Changes(config, clock, self._promotion, trials)
+        self._poller = Poller(config, clock, self.source, self._changes, self.counters)
 
     def _release_lock(self) -> None:
         if self._lock_file is not None:

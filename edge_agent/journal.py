@@ -33,7 +33,7 @@ SWAPS_KEPT = 1000
 OLD_KEPT = 4
 
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder().encode
 _decode_state = msgspec.json.Decoder(State).decode
 
 

@@ -307,6 +307,7 @@ class Promotion:
         OSError
             If the disk does not take it; nothing has changed.
         """
+        self._catch_up()
         self.journal.transition(step, self._clock.now())
         failpoint("promotion.recorded")
         try:
@@ -338,12 +339,15 @@ class Promotion:
             return
         self.state = state or self.state
         try:
-            while self._pending:
-                self.journal.transition(self._pending[0], self._clock.now())
-                del self._pending[0]
+            self._catch_up()
             self.journal.write_state(self.state)
         except OSError as error:
             log.warning("the state is not on the disk yet", reason=str(error))
+
+    def _catch_up(self) -> None:
+        while self._pending:
+            self.journal.transition(self._pending[0], self._clock.now())
+            del self._pending[0]
 
     def _done(self, step: Step) -> None:
         self.state = step.state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +42,39 @@ FEATURES = MastLogLaw(
 )
 
 
+@lru_cache(256)
 def model_bytes(
-    bias: float = 0.0, *, cells: int = CELLS, shape: tuple[int, ...] = GRID.shape
+    bias: float = 0.0,
+    *,
+    cells: int = CELLS,
+    shape: tuple[int, ...] = GRID.shape,
+    nan_below: float | None = None,
 ) -> bytes:
-    """wind = inputs @ W + bias, wind_std = |wind| / 10, both (batch, 3, nz, ny, nx)."""
+    """wind = inputs @ W + bias, wind_std = |wind| / 10, both (batch, 3, nz, ny, nx).
+
+    With `nan_below`, m/s, everything is NaN at wind speeds below it.
+    """
     rng = np.random.default_rng(7)
     weights = rng.normal(0, 0.1, (2, 3 * cells)).astype(np.float32)
+    flat = [helper.make_node("MatMul", ["inputs", "weights"], ["flat"])]
+    constants = []
+    if nan_below is not None:
+        flat = [
+            helper.make_node("MatMul", ["inputs", "weights"], ["plain"]),
+            helper.make_node("Gather", ["inputs", "first"], ["speed"], axis=1),
+            helper.make_node("Sub", ["speed", "least"], ["above"]),
+            helper.make_node("Sqrt", ["above"], ["root"]),
+            helper.make_node("Mul", ["root", "nought"], ["nothing"]),
+            helper.make_node("Add", ["plain", "nothing"], ["flat"]),
+        ]
+        constants = [
+            numpy_helper.from_array(np.array([0], np.int64), "first"),
+            numpy_helper.from_array(np.full(1, nan_below, np.float32), "least"),
+            numpy_helper.from_array(np.zeros(1, np.float32), "nought"),
+        ]
     graph = helper.make_graph(
         [
-            helper.make_node("MatMul", ["inputs", "weights"], ["flat"]),
+            *flat,
             helper.make_node("Add", ["flat", "bias"], ["moved"]),
             helper.make_node("Reshape", ["moved", "shape"], ["wind"]),
             helper.make_node("Abs", ["wind"], ["size"]),
@@ -66,6 +91,7 @@ def model_bytes(
             numpy_helper.from_array(np.full(1, bias, np.float32), "bias"),
             numpy_helper.from_array(np.full(1, 0.1, np.float32), "tenth"),
             numpy_helper.from_array(np.array([-1, 3, *shape], np.int64), "shape"),
+            *constants,
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
@@ -170,13 +196,13 @@ def publish_release(made: Made, channel: Channel = "stable", *, owner: Owner | N
     index = owner.index(name)
     refs = {r.version: r for r in index.releases} | {made.ref.version: made.ref}
     earlier = {*index.history.get(channel, ()), index.channels.get(channel, 0)}
-    index = Index(
-        name=name,
-        releases=tuple(refs[v] for v in sorted(refs)),
-        channels={**index.channels, channel: made.ref.version},
-        history=index.history
+    changes = {
+        "releases": tuple(refs[v] for v in sorted(refs)),
+        "channels": {**index.channels, channel: made.ref.version},
+        "history": index.history
         | {channel: tuple(sorted(v for v in earlier if 0 < v < made.ref.version))},
-    )
+    }
+    index = Index.model_validate({**dict(index), **changes})
     owner.name(made.ref.manifest, *made.release.files())
     owner.put_index(name, index.canonical_json())
     owner.publish()
