@@ -75,6 +75,8 @@ def loss_table(
     *,
     tears: Sequence[Tear] = (),
     factors: Sequence[float] = FACTORS,
+    speeds: Sequence[float] = SPEEDS,
+    directions: int = DIRECTIONS,
     threads: int = 1,
 ) -> LossTable:
     """Simulate the table of a site, with known tears if there are any; raises `SimulationError`."""
@@ -85,6 +87,8 @@ def loss_table(
         site, variants, SPEEDS, DIRECTIONS, fidelity, store, Resources(threads=threads, batch=8)
     )
     return LossTable(np.array(factors), np.array(SPEEDS), table)
+    table = sensor_table(site, variants, speeds, directions, fidelity, store, threads)
+    return LossTable(np.array(factors), np.array(speeds), table)
 
 
 def sensor_gains(

@@ -69,3 +69,28 @@ def true_state(day: float) -> TrueState:
         ),
         tears=(TEAR,) if TORN[0] <= day < TORN[1] else (),
     )
+
+
+#: Days from the tear to the alarm: median of `docs/tear-detector.md` for 20 m of the west wall on
+#: this record. Somebody then looks, and the hole is known.
+ALARM_DAYS = 2.9
+
+
+@dataclass(frozen=True)
+class Known:
+    """What people at the house know, beside the readings."""
+
+    tears: tuple[Tear, ...]
+    """Holes that were found and not mended yet."""
+    since: float
+    """Day of the latest event that they know of: a wash, a hole found, a hole mended."""
+    washed: bool
+    """Whether that was a wash."""
+
+
+def known(day: float) -> Known:
+    """Return what is known at a day."""
+    found = TORN[0] + ALARM_DAYS
+    events = [0.0, *WASHES, found, TORN[1]]
+    since = max(e for e in events if e <= day)
+    return Known((TEAR,) if found <= day < TORN[1] else (), since, since in WASHES)

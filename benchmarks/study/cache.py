@@ -1,0 +1,93 @@
+"""Results kept on disk under a digest of all that determines them, so that a rerun resumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.simulators.registry import solver_version
+from benchmarks.study.following import Version
+from benchmarks.study.truth import FILE, FINE, TRAINING
+from edge_agent.contracts.model import canonical_json, sha256
+from edge_agent.contracts.site_state import SiteState
+
+HERE = Path(__file__).parent
+#: Modules whose code decides numbers; a change of any of them computes anew.
+CODE = ("moving", "truth", "readings", "runs", "following", "learning")
+_ARRAYS = ("error", "nearest", "ratio")
+
+
+def basis() -> dict[str, str]:
+    """Return what every result depends on."""
+    found = {name: sha256((HERE / f"{name}.py").read_bytes()) for name in CODE}
+    found["estimator"] = sha256((HERE.parents[1] / "apps" / "site_state.py").read_bytes())
+    found["truth"] = sha256(FILE.read_bytes())
+    return found | {"grids": f"{TRAINING} {FINE}", "solver": solver_version(TRAINING.simulator)}
+
+
+class Cache:
+    """A folder of results.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._basis = basis()
+
+    def _path(self, name: str, key: Mapping[str, Any], suffix: str) -> Path:
+        digest = sha256(canonical_json({"basis": self._basis, "name": name, "key": key}))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder / f"{digest[:24]}.{suffix}"
+
+    def values(self, name: str, key: Mapping[str, Any], make: Callable[[], Any]) -> Any:  # noqa: ANN401 - JSON
+        """Return JSON values, made only if they are not there."""
+        path = self._path(name, key, "json")
+        if not path.exists():
+            _replace(path, json.dumps(make()).encode())
+        return json.loads(path.read_bytes())
+
+    def versions(
+        self, name: str, key: Mapping[str, Any], make: Callable[[], Sequence[Version]]
+    ) -> list[Version]:
+        """Return a chain of releases, made only if it is not there."""
+        path = self._path(name, key, "npz")
+        if not path.exists():
+            partial = path.with_suffix(".partial.npz")
+            np.savez_compressed(partial, **_packed(make()))
+            partial.replace(path)
+        with np.load(path, allow_pickle=False) as file:
+            return _unpacked({k: file[k] for k in file.files})
+
+
+def _packed(versions: Sequence[Version]) -> dict[str, np.ndarray]:
+    found = {name: np.stack([getattr(v, name) for v in versions]) for name in _ARRAYS}
+    numbers = [(v.number, v.hours, v.training, v.new) for v in versions]
+    states = [v.state.model_dump_json() for v in versions]
+    return found | {"numbers": np.array(numbers, float), "states": np.array(states)}
+
+
+def _unpacked(arrays: Mapping[str, np.ndarray]) -> list[Version]:
+    return [
+        Version(
+            number=int(number),
+            hours=float(hours),
+            state=SiteState.model_validate_json(str(arrays["states"][k])),
+            training=int(training),
+            new=int(new),
+            **{name: arrays[name][k] for name in _ARRAYS},
+        )
+        for k, (number, hours, training, new) in enumerate(arrays["numbers"])
+    ]
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(data)
+    partial.replace(path)

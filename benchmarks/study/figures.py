@@ -1,0 +1,117 @@
+"""Figures of the study: small PNGs in docs/figures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.study.arrivals import DELAYS
+from benchmarks.study.claims import FROZEN, REFERENCE, Compared
+from benchmarks.study.learning import Learning
+from benchmarks.study.moving import TORN, WASHES
+from benchmarks.study.study import Results, true_factor
+from benchmarks.study.truth import STEP_HOURS
+from benchmarks.validation.report import figure, save
+
+#: Of a running mean over time, h.
+SMOOTH_HOURS = 72
+
+
+def learning_figure(families: dict[str, Learning]) -> str:
+    """Error against simulations."""
+    fig, ax = figure()
+    for name, learning in families.items():
+        rows = learning.rows
+        ax.loglog([r.runs for r in rows], [r.rmse for r in rows], "o-", ms=3, label=name)
+        ax.loglog(
+            [r.runs for r in rows],
+            [r.truth_rmse for r in rows],
+            "--",
+            lw=1,
+            color=ax.lines[-1].get_color(),
+        )
+    learning = next(iter(families.values()))
+    runs = [r.runs for r in learning.rows]
+    ax.loglog(runs, [r.nearest for r in learning.rows], color="0.5", lw=1, label="nearest run")
+    ax.loglog(
+        runs, [r.ratio for r in learning.rows], ":", color="0.5", lw=1, label="constant ratio"
+    )
+    ax.set_xlabel("training simulations")
+    ax.set_ylabel("RMSE of the wind, m/s")
+    ax.legend(fontsize=7)
+    return save(fig, "evidence_learning.png")
+
+
+def time_figure(results: Results, found: Compared) -> str:
+    """Error against time."""
+    fig, ax = figure(height=3.6)
+    days = results.truth.hours / 24
+    width = max(1, SMOOTH_HOURS // STEP_HOURS)
+
+    def draw(name: str, error: np.ndarray, style: str, **more: object) -> None:
+        known = np.isfinite(error)
+        ones = np.convolve(known, np.ones(width), "same")
+        total = np.convolve(np.where(known, error, 0.0), np.ones(width), "same")
+        ax.plot(days, np.sqrt(total / np.maximum(ones, 1)), style, label=name, **more)
+
+    draw(FROZEN, found.others[FROZEN], "C3-", lw=1.2)
+    draw("72 h late", found.ways["72 h"].error, "C1-", lw=1.2)
+    draw("no delay", found.ways[REFERENCE].error, "C0-", lw=1.5)
+    draw("nearest simulation", found.others["nearest simulation"], "C2:", lw=1)
+    for name, error in found.others.items():
+        if name.startswith("oracle"):
+            draw("oracle", error, "k--", lw=0.8)
+    events = [(w, "wash") for w in WASHES] + [(TORN[0], "tear"), (TORN[1], "mended")]
+    top = ax.get_ylim()[1]
+    for day, name in events:
+        ax.axvline(day, color="0.8", lw=0.8, zorder=0)
+        ax.text(day, top, name, fontsize=7, ha="center", va="bottom")
+    ax.set_xlabel("days since the record's start")
+    ax.set_ylabel("RMSE, three-day mean, m/s")
+    ax.legend(fontsize=7, ncols=2)
+    return save(fig, "evidence_time.png")
+
+
+def delay_figure(found: Compared) -> str:
+    """Error against delay."""
+    fig, ax = figure(height=3.0)
+    names = [f"{d:g} h" for d in DELAYS]
+    against = found.table.against
+    value = np.array([against[n].value for n in names])
+    low = value - [against[n].low for n in names]
+    high = [against[n].high for n in names] - value
+    ax.errorbar(DELAYS, value, yerr=[low, high], fmt="o-", ms=4, capsize=3, label="fixed delay")
+    for name, way in found.ways.items():
+        if name in names:
+            continue
+        here = against[name]
+        age = float(np.nanmean(way.age[found.instants]))
+        base = float(np.nanmean(found.ways[REFERENCE].age[found.instants]))
+        x = age - base
+        ax.errorbar(
+            [x], [here.value], yerr=[[here.value - here.low], [here.high - here.value]],
+            fmt="s", ms=4, capsize=2, label=name,
+        )  # fmt: skip
+    ax.axhline(0, color="0.7", lw=0.8)
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set_xlabel("mean delay of what serves, h")
+    ax.set_ylabel("RMSE above no delay, m/s")
+    ax.legend(fontsize=7)
+    return save(fig, "evidence_delay.png")
+
+
+def state_figure(results: Results) -> str:
+    """Estimated and true state."""
+    fig, ax = figure(height=2.8)
+    hours = results.truth.hours
+    ax.plot(hours / 24, true_factor(hours), "k-", lw=1, label="true loss factor of the screens")
+    styles = {"plain": "C0-", "twice the noise": "C1-"}
+    for name, style in styles.items():
+        if name in results.chains:
+            chain = results.chains[name]
+            days = [v.hours / 24 for v in chain]
+            label = "estimated" if name == "plain" else f"estimated, {name}"
+            ax.plot(days, [v.state.screen_loss_factor for v in chain], style, lw=1, label=label)
+    ax.set_xlabel("days since the record's start")
+    ax.set_ylabel("loss factor")
+    ax.legend(fontsize=7)
+    return save(fig, "evidence_state.png")

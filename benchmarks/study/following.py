@@ -1,0 +1,189 @@
+"""A chain of releases that follows a truth that moves: estimate, simulate, train, every half day.
+
+Each cycle estimates the screens' loss factor from the interior readings of the last two days (or
+since the latest known event), simulates some winds in a house with that factor and the holes that
+are known, and trains on the runs of this state and of the states next to it: old runs and new ones.
+Nothing here is told the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from apps import baselines
+from apps.datasets import SimulationSet
+from apps.errors import StageError
+from apps.site_state import LossTable, estimate, sensor_gains
+from apps.surrogates.base import Surrogate, family, family_settings
+from apps.surrogates.blas import blas_threads
+from benchmarks.study.moving import Known, known
+from benchmarks.study.readings import Readings
+from benchmarks.study.runs import Runs, at_level, level_of
+from benchmarks.study.truth import Truth
+from edge_agent.contracts.site_state import SiteState
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the chain works."""
+
+    family: str = "pod_regression"
+    settings: Mapping[str, object] = field(default_factory=dict)
+    estimated: bool = True
+    """Whether the state is estimated; if not, the screens are taken as new for ever."""
+    cycle_hours: float = 12.0
+    """Between two releases."""
+    window_hours: float = 48.0
+    """Of interior readings behind an estimate."""
+    new_days: float = 2.0
+    """From the start: the screens are new, and the sensors' gains are learnt."""
+    fewest_instants: int = 4
+    """Of readings since a known event; with fewer the factor is what the event tells."""
+    wanted: int = 48
+    """Runs of a training set; simulated until it has them."""
+    wanted_torn: int = 96
+    """The same with a hole, which costs the house its symmetries."""
+    a_cycle: int = 16
+    """Runs that a cycle adds while some are wanted."""
+    fewest: int = 32
+    """Runs of a training set after the first cycle of a new state, if a cycle can."""
+    most_a_cycle: int = 48
+    """What four cores can do in a cycle: 12 h of runs of 3458 s."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One release and its errors on the whole replay."""
+
+    number: int
+    hours: float
+    """Data time of the newest reading behind it, h since the record's start."""
+    state: SiteState
+    training: int
+    """Runs that it learnt from."""
+    new: int
+    """Of these, simulated for it."""
+    error: np.ndarray
+    """(n,) mean square error of the wind vector at each instant of the truth, (m/s)^2."""
+    nearest: np.ndarray
+    """(n,) the same of the nearest of its runs, scaled."""
+    ratio: np.ndarray
+    """(n,) the same of one constant inside/outside ratio, of its runs."""
+
+
+class Library:
+    """Runs and tables by state, shared by all chains; each chain counts for itself."""
+
+    def __init__(self, runs: Runs, tables: Mapping[bool, LossTable]) -> None:
+        self.runs = runs
+        self.tables = tables
+        """Without and with the hole."""
+
+    def take(self, counts: Mapping[tuple[int, bool], int], tears: Known) -> SimulationSet:
+        """Return the first so many runs of each state."""
+        digests = []
+        for (level, torn), count in sorted(counts.items()):
+            digests += self.runs.digests(at_level(level, tears.tears if torn else (), 0, count))
+        return self.runs.load(digests)
+
+
+def follow(
+    library: Library, truth: Truth, readings: Readings, rules: Rules, end_hours: float
+) -> Iterator[Version]:
+    """Yield one release after the other."""
+    counts: dict[tuple[int, bool], int] = {}
+    gains: np.ndarray | None = None
+    factor = 1.0
+    cycles = int(end_hours // rules.cycle_hours)
+    for number in range(1, cycles + 1):
+        now = number * rules.cycle_hours
+        news = known(now / 24)
+        table = library.tables[bool(news.tears)]
+        if gains is None and now >= 24 * rules.new_days:
+            seen = readings.hours <= now
+            gains = sensor_gains(table, readings.inputs[seen], readings.speed[seen])
+        state = _state(table, readings, rules, news, now, gains, factor)
+        factor = state.screen_loss_factor
+        torn = bool(news.tears)
+        level = level_of(factor)
+        near = [(level + step, torn) for step in (-1, 0, 1)]
+        pool = sum(counts.get(key, 0) for key in near)
+        new = _new(pool, rules, torn)
+        counts[level, torn] = counts.get((level, torn), 0) + new
+        data = library.take({key: counts[key] for key in near if key in counts}, news)
+        model = _fit(data, library, rules, torn)
+        yield _scored(number, now, state, new, data, model, library, truth, readings)
+
+
+def _new(pool: int, rules: Rules, torn: bool) -> int:
+    wanted = rules.wanted_torn if torn else rules.wanted
+    new = max(rules.a_cycle, rules.fewest - pool)
+    return int(min(new, max(0, wanted - pool), rules.most_a_cycle))
+
+
+def _state(
+    table: LossTable,
+    readings: Readings,
+    rules: Rules,
+    news: Known,
+    now: float,
+    gains: np.ndarray | None,
+    before: float,
+) -> SiteState:
+    panels = tuple(t.panel for t in news.tears)
+    assumed = SiteState(screen_loss_factor=before, torn_panels=panels)
+    if gains is None or not rules.estimated:
+        return assumed
+    since = max(24 * news.since, now - rules.window_hours)
+    seen = (readings.hours > since) & (readings.hours <= now)
+    if seen.sum() < rules.fewest_instants:
+        # A wash is told by people, not read: clean screens, until the sensors say better.
+        return assumed.model_copy(update={"screen_loss_factor": 1.0}) if news.washed else assumed
+    try:
+        return estimate(
+            table, readings.inputs[seen], readings.speed[seen], gains=gains, torn_panels=panels
+        )
+    except StageError:
+        return assumed
+
+
+def _fit(data: SimulationSet, library: Library, rules: Rules, torn: bool) -> Surrogate:
+    settings = dict(rules.settings) | ({"symmetry": False} if torn else {})
+    with blas_threads(1):
+        chosen = family_settings(rules.family, settings)
+        return family(rules.family).fit(data, library.runs.site, chosen, 0)
+
+
+def square_error(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the mean square length of the error vector of each field, (n,), (m/s)^2."""
+    return np.asarray(((predicted - truth) ** 2).sum(axis=1).mean(axis=(1, 2, 3)), float)
+
+
+def _scored(
+    number: int,
+    now: float,
+    state: SiteState,
+    new: int,
+    data: SimulationSet,
+    model: Surrogate,
+    library: Library,
+    truth: Truth,
+    readings: Readings,
+) -> Version:
+    inputs = readings.inputs
+    bearing = library.runs.site.footprint.x_axis_bearing
+    with blas_threads(1):
+        wind, _ = model.predict(inputs)
+    return Version(
+        number=number,
+        hours=now,
+        state=state,
+        training=len(data.digests),
+        new=new,
+        error=square_error(truth.wind, wind),
+        nearest=square_error(truth.wind, baselines.nearest_simulation(data, inputs)),
+        ratio=square_error(truth.wind, baselines.constant_ratio(data, inputs, bearing)),
+    )

@@ -1,0 +1,49 @@
+"""How large the study is: the whole one, and a small one for CI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from benchmarks.study.following import Rules
+from benchmarks.study.learning import SIZES
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes that a machine's time decides on."""
+
+    name: str
+    rules: Rules = field(default_factory=Rules)
+    sizes: tuple[int, ...] = SIZES
+    """Training runs of the candidates."""
+    families: tuple[str, ...] = ("pod_regression",)
+    """Surrogate families; the first one serves."""
+    factors: tuple[float, ...] = (0.71, 1.0, 1.41, 2.0, 2.83)
+    """Of the estimator's table."""
+    factors_torn: tuple[float, ...] = (1.0, 1.41, 2.0, 2.83)
+    """Of the table with the known hole."""
+    directions: int = 16
+    """Of both tables."""
+    speeds: tuple[float, ...] = (1.0, 3.0, 9.0)
+    """Of both tables, m/s."""
+    arms: bool = True
+    """Whether to run the arms with other noise."""
+    oracle: bool = True
+    """Whether to solve every instant in its true state on the training grid."""
+    seed: int = 2026
+    """Of the noise and the drawn waits."""
+
+
+FULL = Setting("full")
+SMALL = Setting(
+    "small",
+    rules=Rules(cycle_hours=24.0, wanted=24, wanted_torn=24, a_cycle=8, fewest=16),
+    sizes=(8, 10, 12, 16, 20, 24, 28, 32, 40),
+    factors=(0.71, 1.0, 2.0, 2.83),
+    factors_torn=(1.0, 2.0),
+    directions=8,
+    speeds=(2.0, 8.0),
+    arms=False,
+    oracle=False,
+)
+SETTINGS = {s.name: s for s in (FULL, SMALL)}

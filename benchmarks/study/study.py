@@ -1,0 +1,206 @@
+"""The study's parts in order, each found in the cache or computed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from apps.site_state import loss_table
+from benchmarks.study import arrivals, serving
+from benchmarks.study.cache import Cache
+from benchmarks.study.following import Library, Rules, Version, follow, square_error
+from benchmarks.study.learning import Learning, Row, learn
+from benchmarks.study.moving import TEAR, true_state
+from benchmarks.study.readings import Noise, made
+from benchmarks.study.runs import Runs, joined
+from benchmarks.study.setting import Setting
+from benchmarks.study.truth import SITE, TRAINING, Truth, load, replayed
+from edge_agent.contracts.site import Site
+
+T = TypeVar("T")
+
+#: The plain noise, and what else is tried: name to noise, silent sensors, rules.
+PLAIN = Noise()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A chain under other circumstances."""
+
+    noise: Noise = PLAIN
+    silent: Mapping[int, float] = field(default_factory=dict)
+    """Sensor to the hour from which it says nothing."""
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    """Rules that differ."""
+
+
+ARMS: dict[str, Arm] = {
+    "readings without noise": Arm(Noise(gain=0.0, gusts=0.0, white=0.0)),
+    "twice the noise": Arm(Noise(gain=0.10, gusts=0.20, white=0.10)),
+    "most telling sensor silent from day 10": Arm(silent={2: 240.0}),
+    "mast off by 8 % and 6 degrees": Arm(Noise(mast_speed=0.08, mast_direction=6.0)),
+    "state not estimated": Arm(rules={"estimated": False}),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that the report is written from."""
+
+    setting: Setting
+    truth: Truth
+    learning: dict[str, Learning]
+    chains: dict[str, list[Version]]
+    """``plain``, and the arms."""
+    arrives: dict[str, np.ndarray]
+    """Hour at which each release of the plain chain can serve, by the way it comes."""
+    oracle: np.ndarray | None
+    """(n,) mean square error of the training solver itself in the true state, (m/s)^2."""
+    seconds: dict[str, float]
+    """Wall time of each part in this run, s."""
+    solver_seconds: float
+    """Of what was simulated in this run, s."""
+
+
+def study(setting: Setting, work: Path) -> Results:
+    """Compute everything that `work` does not hold yet."""
+    site = Site.from_toml(SITE)
+    replay, evaluation = load()
+    runs = Runs(site, TRAINING, work / "simulations")
+    cache = Cache(work / "results")
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, make: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        result = make()
+        seconds[name] = time.perf_counter() - began
+        print(f"{name}: {seconds[name]:.1f} s", file=sys.stderr, flush=True)
+        return result
+
+    learning = {
+        name: timed(
+            f"learning, {name}",
+            lambda name=name: _learning(name, setting, runs, evaluation, cache, work),
+        )
+        for name in setting.families
+    }
+    library = timed("estimator's tables", lambda: _library(setting, runs, work))
+    rules = replace(setting.rules, family=setting.families[0])
+    arms = {"plain": Arm()} | (ARMS if setting.arms else {})
+    chains = {
+        name: timed(
+            f"chain, {name}",
+            lambda arm=arm: _chain(arm, rules, setting, library, replay, site, cache),
+        )
+        for name, arm in arms.items()
+    }
+    plain = chains["plain"]
+    arrives = timed(
+        "arrivals",
+        lambda: dict(
+            arrivals.schedules([v.hours for v in plain], [v.new for v in plain], setting.seed)
+        ),
+    )
+    oracle = timed("oracle", lambda: _oracle(runs, replay)) if setting.oracle else None
+    return Results(setting, replay, learning, chains, arrives, oracle, seconds, runs.solver_seconds)
+
+
+def _learning(
+    name: str, setting: Setting, runs: Runs, truth: Truth, cache: Cache, work: Path
+) -> Learning:
+    from apps.surrogates.base import family
+
+    key = {"family": name, "version": family(name).version, "sizes": setting.sizes}
+    found = cache.values(
+        "learning",
+        key,
+        lambda: learn(runs, truth, work, family=name, sizes=setting.sizes).as_json(),
+    )
+    rows = tuple(Row(**(row | {"reasons": tuple(row["reasons"])})) for row in found["rows"])
+    return Learning(found["family"], rows, found["solver_gap"], found["size"])
+
+
+def _library(setting: Setting, runs: Runs, work: Path) -> Library:
+    tables = {
+        bool(tears): loss_table(
+            runs.site,
+            runs.fidelity,
+            work / "simulations",
+            tears=tears,
+            factors=factors,
+            speeds=setting.speeds,
+            directions=setting.directions,
+        )
+        for tears, factors in (((), setting.factors), ((TEAR,), setting.factors_torn))
+    }
+    return Library(runs, tables)
+
+
+def _chain(
+    arm: Arm,
+    rules: Rules,
+    setting: Setting,
+    library: Library,
+    truth: Truth,
+    site: Site,
+    cache: Cache,
+) -> list[Version]:
+    from apps.surrogates.base import family
+
+    rules = replace(rules, **arm.rules)
+    key = {
+        "rules": asdict(rules),
+        "noise": asdict(arm.noise),
+        "silent": {str(k): v for k, v in arm.silent.items()},
+        "seed": setting.seed,
+        "table": [setting.factors, setting.factors_torn, setting.directions, setting.speeds],
+        "version": family(rules.family).version,
+    }
+    readings = made(truth, site, arm.noise, setting.seed, dict(arm.silent))
+    end = float(truth.hours[-1])
+    return cache.versions("chain", key, lambda: list(follow(library, truth, readings, rules, end)))
+
+
+def _oracle(runs: Runs, truth: Truth) -> np.ndarray:
+    """Return the error of the training grid's solver, run for every instant in its true state."""
+    fields = []
+    known: dict[str, Runs] = {}
+    for moment in replayed(runs.site):
+        if moment.hours not in truth.hours:
+            continue
+        digest = moment.site.content_digest()
+        here = known.setdefault(digest, Runs(moment.site, runs.fidelity, runs.store))
+        fields.append((here, moment.scenario))
+    sets = []
+    for here in known.values():
+        sets.append(here.take([s for h, s in fields if h is here]))
+        runs.solver_seconds += here.solver_seconds
+    return square_error(truth.wind, joined(sets).wind)
+
+
+def served(results: Results) -> tuple[dict[str, serving.Served], dict[str, np.ndarray]]:
+    """Return the ways of serving releases, and the errors of what they are compared with."""
+    plain, hours = results.chains["plain"], results.truth.hours
+    made_at = np.array([v.hours for v in plain])
+    ways = {name: serving.serve(plain, hours, at) for name, at in results.arrives.items()}
+    others = serving.baselines(plain, results.truth)
+    others["first release, frozen"] = np.where(
+        hours >= made_at[0], serving.serve(plain[:1], hours, made_at[:1]).error, np.nan
+    )
+    for name, chain in results.chains.items():
+        if name != "plain":
+            others[name] = serving.serve(chain, hours, np.array([v.hours for v in chain])).error
+    if results.oracle is not None:
+        others["oracle: training solver, true state"] = results.oracle
+    return ways, others
+
+
+def true_factor(hours: np.ndarray) -> np.ndarray:
+    """Return the true loss factor, for figures."""
+    return np.array([true_state(h / 24).screen_loss_factor for h in hours])
