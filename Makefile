@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: campaign quick test test-slurm test-globus validation lint setup clean
+.PHONY: campaign quick test test-slurm test-globus validation evidence lint setup clean
 
 campaign: .venv/.installed ## set up and run the default campaign (about five minutes)
 	$(BIN)/python workflows/campaign.py
@@ -21,6 +21,9 @@ test-globus: .venv/.installed ## calls through a real Globus Compute endpoint an
 
 validation: .venv/.installed ## docs/validation.md and its figures (ten minutes; OpenFOAM where it is installed)
 	$(BIN)/python -m benchmarks.validation
+
+evidence: .venv/.installed ## docs/evidence.md and its figures (half an hour on two cores; resumes)
+	$(BIN)/python -m benchmarks.study
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

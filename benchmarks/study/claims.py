@@ -23,6 +23,8 @@ FROZEN = "first release, frozen"
 class Claim:
     """One question and its answer."""
 
+    name: str
+    """Short; unique."""
     what: str
     found: str
     holds: bool
@@ -40,15 +42,23 @@ class Compared:
     ways: dict[str, serving.Served]
     others: dict[str, np.ndarray]
     table: Comparison
+    """Against the fine truth."""
+    own: Comparison
+    """Against the training solver in the true state."""
 
 
 def compared(results: Results) -> Compared:
     """Score every way and everything it is compared with on the same instants."""
-    ways, others = served(results)
-    errors = {name: way.error for name, way in ways.items()} | others
-    instants = serving.scored_from(errors)
-    table = compare({k: v[instants] for k, v in errors.items()}, REFERENCE, STEP_HOURS)
-    return Compared(instants, ways, others, table)
+    step = float(STEP_HOURS * results.setting.every)
+    found = []
+    for against in (serving.FINE, serving.OWN):
+        ways, others = served(results, against)
+        errors = {name: way.error for name, way in ways.items()} | others
+        instants = serving.scored_from(errors)
+        table = compare({k: v[instants] for k, v in errors.items()}, REFERENCE, step)
+        found.append((instants, ways, others, table))
+    (instants, ways, others, table), (_, _, _, own) = found
+    return Compared(instants, ways, others, table, own)
 
 
 def learning_claims(learning: Learning) -> list[Claim]:
@@ -59,12 +69,14 @@ def learning_claims(learning: Learning) -> list[Claim]:
     against = rank_correlation(range(len(published)), [r.truth_rmse for r in published])
     claims = [
         Claim(
+            "releases get better",
             "error of successive releases falls on the evaluation set (Spearman at most -0.9, "
             "8 releases or more)",
             f"{fall:.2f} over {len(published)} releases; {every:.2f} with refused candidates",
             fall <= -0.9 and len(published) >= 8,
         ),
         Claim(
+            "releases get better, fine",
             "the same against the fine truth",
             f"{against:.2f}; {published[0].truth_rmse:.3f} to {published[-1].truth_rmse:.3f} m/s, "
             f"of which the training grid is {learning.solver_gap:.3f}",
@@ -74,10 +86,18 @@ def learning_claims(learning: Learning) -> list[Claim]:
     for name, words in (("ratio", "constant ratio"), ("nearest", "nearest simulation")):
         version = beaten_from(learning.rows, name)
         found = f"from version {version} on" if version else "never for good"
-        claims.append(Claim(f"{words} is beaten on the evaluation set", found, version is not None))
+        claims.append(
+            Claim(
+                f"{name} beaten",
+                f"{words} is beaten on the evaluation set",
+                found,
+                version is not None,
+            )
+        )
     coverage = published[-1].coverage
     claims.append(
         Claim(
+            "coverage",
             "90 % intervals cover 88 to 92 % of the evaluation set (last release)",
             f"{coverage:.1%}; against the fine truth {published[-1].truth_coverage:.1%}",
             0.88 <= coverage <= 0.92,
@@ -91,6 +111,7 @@ def serving_claims(found: Compared) -> list[Claim]:
     against, rmse = found.table.against, found.table.rmse
     claims = [
         Claim(
+            f"{'frozen' if name == FROZEN else name} beaten in service",
             f"{name} is beaten over the two months by releases without delay",
             f"{rmse[name].value:.3f} against {rmse[REFERENCE].value:.3f} m/s, "
             f"difference {against[name]}",
@@ -98,24 +119,28 @@ def serving_claims(found: Compared) -> list[Claim]:
         )
         for name in (*PLAIN_BASELINES, FROZEN)
     ]
-    names = [f"{d:g} h" for d in DELAYS]
-    slack = [against[n].high - against[n].value for n in names]
-    values = [against[n].value for n in names]
-    claims.append(
-        Claim(
-            "error grows with delay, within the intervals",
-            ", ".join(f"{n} +{v:.4f}" for n, v in zip(names, values, strict=True)),
-            all(
-                b >= a - max(s, t)
-                for a, b, s, t in zip(values, values[1:], slack, slack[1:], strict=False)
-            ),
-        )
+    kinds = (
+        ("fine", found.table, "fine truth"),
+        ("own", found.own, "training solver, true state"),
     )
-    claims.append(
-        Claim(
-            "three days of delay cost something, and less than never updating",
-            f"72 h {against['72 h']}; frozen {against[FROZEN]}",
-            against["72 h"].low > 0 and values[-1] < against[FROZEN].value,
+    for kind, table, words in kinds:
+        names = [f"{d:g} h" for d in DELAYS]
+        values = [table.against[n].value for n in names]
+        slack = [table.against[n].high - table.against[n].low for n in names]
+        found_ = ", ".join(f"{n} {v:+.4f}" for n, v in zip(names, values, strict=True))
+        rises = all(
+            later >= earlier - width / 2
+            for earlier, later, width in zip(values, values[1:], slack[1:], strict=False)
         )
-    )
+        question = f"error grows with delay, within the intervals ({words})"
+        claims.append(Claim(f"delay costs, {kind}", question, found_, rises))
+        late, frozen = table.against["72 h"], table.against[FROZEN]
+        claims.append(
+            Claim(
+                f"late is better than never, {kind}",
+                f"three days of delay cost something, and less than never updating ({words})",
+                f"72 h {late}; frozen {frozen}",
+                late.low > 0 and late.value < frozen.value,
+            )
+        )
     return claims

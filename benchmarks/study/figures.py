@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from benchmarks.study.arrivals import DELAYS
@@ -16,7 +18,7 @@ from benchmarks.validation.report import figure, save
 SMOOTH_HOURS = 72
 
 
-def learning_figure(families: dict[str, Learning]) -> str:
+def learning_figure(families: dict[str, Learning], folder: Path) -> str:
     """Error against simulations."""
     fig, ax = figure()
     for name, learning in families.items():
@@ -38,14 +40,14 @@ def learning_figure(families: dict[str, Learning]) -> str:
     ax.set_xlabel("training simulations")
     ax.set_ylabel("RMSE of the wind, m/s")
     ax.legend(fontsize=7)
-    return save(fig, "evidence_learning.png")
+    return save(fig, "evidence_learning.png", folder)
 
 
-def time_figure(results: Results, found: Compared) -> str:
+def time_figure(results: Results, found: Compared, folder: Path) -> str:
     """Error against time."""
     fig, ax = figure(height=3.6)
     days = results.truth.hours / 24
-    width = max(1, SMOOTH_HOURS // STEP_HOURS)
+    width = max(1, SMOOTH_HOURS // (STEP_HOURS * results.setting.every))
 
     def draw(name: str, error: np.ndarray, style: str, **more: object) -> None:
         known = np.isfinite(error)
@@ -57,9 +59,7 @@ def time_figure(results: Results, found: Compared) -> str:
     draw("72 h late", found.ways["72 h"].error, "C1-", lw=1.2)
     draw("no delay", found.ways[REFERENCE].error, "C0-", lw=1.5)
     draw("nearest simulation", found.others["nearest simulation"], "C2:", lw=1)
-    for name, error in found.others.items():
-        if name.startswith("oracle"):
-            draw("oracle", error, "k--", lw=0.8)
+    draw("oracle", found.others["oracle"], "k--", lw=0.8)
     events = [(w, "wash") for w in WASHES] + [(TORN[0], "tear"), (TORN[1], "mended")]
     top = ax.get_ylim()[1]
     for day, name in events:
@@ -68,38 +68,34 @@ def time_figure(results: Results, found: Compared) -> str:
     ax.set_xlabel("days since the record's start")
     ax.set_ylabel("RMSE, three-day mean, m/s")
     ax.legend(fontsize=7, ncols=2)
-    return save(fig, "evidence_time.png")
+    return save(fig, "evidence_time.png", folder)
 
 
-def delay_figure(found: Compared) -> str:
+def delay_figure(found: Compared, folder: Path) -> str:
     """Error against delay."""
-    fig, ax = figure(height=3.0)
+    fig, axes = figure(height=3.0, columns=2)
     names = [f"{d:g} h" for d in DELAYS]
-    against = found.table.against
-    value = np.array([against[n].value for n in names])
-    low = value - [against[n].low for n in names]
-    high = [against[n].high for n in names] - value
-    ax.errorbar(DELAYS, value, yerr=[low, high], fmt="o-", ms=4, capsize=3, label="fixed delay")
-    for name, way in found.ways.items():
-        if name in names:
-            continue
-        here = against[name]
-        age = float(np.nanmean(way.age[found.instants]))
-        base = float(np.nanmean(found.ways[REFERENCE].age[found.instants]))
-        x = age - base
-        ax.errorbar(
-            [x], [here.value], yerr=[[here.value - here.low], [here.high - here.value]],
-            fmt="s", ms=4, capsize=2, label=name,
-        )  # fmt: skip
-    ax.axhline(0, color="0.7", lw=0.8)
-    ax.set_xscale("symlog", linthresh=1)
-    ax.set_xlabel("mean delay of what serves, h")
-    ax.set_ylabel("RMSE above no delay, m/s")
-    ax.legend(fontsize=7)
-    return save(fig, "evidence_delay.png")
+    base = float(np.nanmean(found.ways[REFERENCE].age[found.instants]))
+    tables = ((found.table, "against the fine truth"), (found.own, "against the training solver"))
+    for ax, (table, title) in zip(axes, tables, strict=True):
+        for name, way in found.ways.items():
+            here = table.against[name]
+            late = max(0.0, float(np.nanmean(way.age[found.instants])) - base)
+            ends = [[here.value - here.low], [here.high - here.value]]
+            fixed = name in names
+            style = {"fmt": "o", "color": "C0"} if fixed else {"fmt": "s"}
+            ax.errorbar([late], [here.value], yerr=ends, ms=4, capsize=2,
+                        label=None if fixed else name, **style)  # fmt: skip
+        ax.axhline(0, color="0.7", lw=0.8)
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set_title(title, fontsize=8)
+        ax.set_xlabel("data older by, h", fontsize=8)
+    axes[0].set_ylabel("RMSE above no delay, m/s", fontsize=8)
+    axes[0].legend(fontsize=7)
+    return save(fig, "evidence_delay.png", folder)
 
 
-def state_figure(results: Results) -> str:
+def state_figure(results: Results, folder: Path) -> str:
     """Estimated and true state."""
     fig, ax = figure(height=2.8)
     hours = results.truth.hours
@@ -114,4 +110,4 @@ def state_figure(results: Results) -> str:
     ax.set_xlabel("days since the record's start")
     ax.set_ylabel("loss factor")
     ax.legend(fontsize=7)
-    return save(fig, "evidence_state.png")
+    return save(fig, "evidence_state.png", folder)

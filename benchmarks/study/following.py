@@ -22,7 +22,6 @@ from apps.surrogates.blas import blas_threads
 from benchmarks.study.moving import Known, known
 from benchmarks.study.readings import Readings
 from benchmarks.study.runs import Runs, at_level, level_of
-from benchmarks.study.truth import Truth
 from edge_agent.contracts.site_state import SiteState
 
 
@@ -34,8 +33,8 @@ class Rules:
     settings: Mapping[str, object] = field(default_factory=dict)
     estimated: bool = True
     """Whether the state is estimated; if not, the screens are taken as new for ever."""
-    cycle_hours: float = 12.0
-    """Between two releases."""
+    cycle_hours: float = 11.0
+    """Between two releases; no multiple of the hours between instants, so that short delays tell."""
     window_hours: float = 48.0
     """Of interior readings behind an estimate."""
     new_days: float = 2.0
@@ -51,7 +50,9 @@ class Rules:
     fewest: int = 32
     """Runs of a training set after the first cycle of a new state, if a cycle can."""
     most_a_cycle: int = 48
-    """What four cores can do in a cycle: 12 h of runs of 3458 s."""
+    """About what four cores can do in a cycle, at 3458 s a run."""
+    horizon_hours: float | None = None
+    """How long after its data a release is scored; on the whole record, past included, if none."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,12 @@ class Version:
     new: int
     """Of these, simulated for it."""
     error: np.ndarray
-    """(n,) mean square error of the wind vector at each instant of the truth, (m/s)^2."""
+    """(2, n) mean square error of the wind vector at each instant, (m/s)^2: against the fine truth,
+    and against the training solver in the true state; NaN where it is not scored."""
     nearest: np.ndarray
-    """(n,) the same of the nearest of its runs, scaled."""
+    """(2, n) the same of the nearest of its runs, scaled."""
     ratio: np.ndarray
-    """(n,) the same of one constant inside/outside ratio, of its runs."""
+    """(2, n) the same of one constant inside/outside ratio, of its runs."""
 
 
 class Library:
@@ -91,9 +93,21 @@ class Library:
 
 
 def follow(
-    library: Library, truth: Truth, readings: Readings, rules: Rules, end_hours: float
+    library: Library, winds: np.ndarray, readings: Readings, rules: Rules, end_hours: float
 ) -> Iterator[Version]:
-    """Yield one release after the other."""
+    """Yield one release after the other.
+
+    Parameters
+    ----------
+    library : Library
+    winds : (2, n, 3, nz, ny, nx) array, m/s
+        What releases are scored against: the fine truth, and the training solver in the true state.
+    readings : Readings
+        All that the chain is given.
+    rules : Rules
+    end_hours : float
+        Of the last release, since the record's start.
+    """
     counts: dict[tuple[int, bool], int] = {}
     gains: np.ndarray | None = None
     factor = 1.0
@@ -115,7 +129,9 @@ def follow(
         counts[level, torn] = counts.get((level, torn), 0) + new
         data = library.take({key: counts[key] for key in near if key in counts}, news)
         model = _fit(data, library, rules, torn)
-        yield _scored(number, now, state, new, data, model, library, truth, readings)
+        yield _scored(
+            number, now, state, new, data, model, library, winds, readings, rules.horizon_hours
+        )
 
 
 def _new(pool: int, rules: Rules, torn: bool) -> int:
@@ -170,20 +186,31 @@ def _scored(
     data: SimulationSet,
     model: Surrogate,
     library: Library,
-    truth: Truth,
+    winds: np.ndarray,
     readings: Readings,
+    horizon: float | None,
 ) -> Version:
-    inputs = readings.inputs
+    hours = readings.hours
+    asked = np.ones(len(hours), bool)
+    if horizon is not None:
+        asked = (hours >= now) & (hours < now + horizon)
+    inputs, winds = readings.inputs[asked], winds[:, asked]
     bearing = library.runs.site.footprint.x_axis_bearing
     with blas_threads(1):
-        wind, _ = model.predict(inputs)
+        wind, _ = model.predict(inputs) if asked.any() else (winds[0], None)
+
+    def scored(predicted: np.ndarray) -> np.ndarray:
+        found = np.full((len(winds), len(hours)), np.nan)
+        found[:, asked] = [square_error(truth, predicted) for truth in winds]
+        return found
+
     return Version(
         number=number,
         hours=now,
         state=state,
         training=len(data.digests),
         new=new,
-        error=square_error(truth.wind, wind),
-        nearest=square_error(truth.wind, baselines.nearest_simulation(data, inputs)),
-        ratio=square_error(truth.wind, baselines.constant_ratio(data, inputs, bearing)),
+        error=scored(wind),
+        nearest=scored(baselines.nearest_simulation(data, inputs)),
+        ratio=scored(baselines.constant_ratio(data, inputs, bearing)),
     )

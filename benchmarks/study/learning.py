@@ -24,8 +24,8 @@ from benchmarks.study.truth import SEED, WIND_SPEED, Truth, frozen
 from edge_agent.contracts.site import Site
 from workflows.steering import cover
 
-#: Training runs of the candidates: each about a quarter more than the one before.
-SIZES = (8, 10, 12, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128)
+#: Training runs of the candidates: each about 15 % more than the one before.
+SIZES = (8, 9, 10, 12, 14, 16, 18, 21, 24, 28, 32, 37, 42, 48, 56, 64, 74, 85, 98, 112, 128)
 SELECTION, CALIBRATION = 32, 64
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -43,16 +44,16 @@ class Part:
 EXTRA: list[Callable[[], Part]] = []
 
 
-def document(results: Results, extra: list[Part]) -> tuple[str, list[Claim]]:
-    """Return the document, and every claim in it; draws the figures."""
+def document(results: Results, extra: list[Part], folder: Path) -> tuple[str, list[Claim]]:
+    """Return the document, and every claim in it; draws the figures into a folder."""
     found = compared(results)
     learning = results.learning[results.setting.families[0]]
     parts = [
         _made(results),
-        _learning(learning, results),
-        _months(results, found),
-        _delay(found),
-        _state(results, found),
+        _learning(learning, results, folder),
+        _months(results, found, folder),
+        _delay(found, folder),
+        _state(results, found, folder),
         _weeks(results),
         _cost(results),
         *extra,
@@ -100,7 +101,7 @@ measurements inside a screenhouse.
     )
 
 
-def _learning(learning: Learning, results: Results) -> Part:
+def _learning(learning: Learning, results: Results, folder: Path) -> Part:
     rows = [
         [
             f"{r.version}" if r.version else "refused",
@@ -136,7 +137,7 @@ every release: that is what can be learnt from runs. Against the fine truth it f
 *solver* on its coarse grid, which no number of its runs can mend. Intervals calibrated on runs know
 nothing of that error either, and cover as little of the fine truth as the last column says.{refused}
 
-![error against simulations](figures/{figures.learning_figure(results.learning)})
+![error against simulations](figures/{figures.learning_figure(results.learning, folder)})
 
 *Solid: against the training runs' solver. Dashed: against the fine truth.*
 """,
@@ -144,7 +145,7 @@ nothing of that error either, and cover as little of the fine truth as the last 
     )
 
 
-def _months(results: Results, found: Compared) -> Part:
+def _months(results: Results, found: Compared, folder: Path) -> Part:
     rows = []
     names = sorted(found.table.rmse, key=lambda n: found.table.rmse[n].value)
     for name in names:
@@ -155,11 +156,15 @@ def _months(results: Results, found: Compared) -> Part:
                 shown,
                 str(found.table.rmse[name]),
                 "-" if name == REFERENCE else _signed(found.table.against[name]),
+                str(found.own.rmse[name]) if name in found.own.rmse else "0",
                 "" if way is None else f"{np.nanmean(way.age[found.instants]):.1f}",
                 "" if way is None else f"{way.releases}",
             ]
         )
-    header = ["served", "RMSE", "less no delay", "mean age of its data, h", "releases that served"]
+    header = [
+        "served", "RMSE against the fine truth", "less no delay", "RMSE against the training solver",
+        "mean age of its data, h", "releases that served",
+    ]  # fmt: skip
     chain = results.chains["plain"]
     rules = results.setting.rules
     first = results.truth.hours[found.instants][0]
@@ -173,18 +178,19 @@ state and of its neighbours, old and new, and serves after its delay. All rows a
 
 {table(header, rows)}
 
-*Persistence* is given the true field {STEP_HOURS} h before, which nobody could measure. *Nearest simulation*
+*Against the training solver* means against its own run of every instant in the true state: what is left
+without the coarse grid's error, which all rows share and no release can mend. *Persistence* is given the true field {STEP_HOURS} h before, which nobody could measure. *Nearest simulation*
 and *constant ratio* have the runs of the release without delay. The *oracle* is the training solver run
 for every instant in its true state: no surrogate of its runs that knows the state can be better but by
 luck. *State not estimated* trains as often, on runs in clean screens. Arms with other noise have no delay.
 
-![error against time](figures/{figures.time_figure(results, found)})
+![error against time](figures/{figures.time_figure(results, found, folder)})
 """,
         tuple(serving_claims(found)),
     )
 
 
-def _delay(found: Compared) -> Part:
+def _delay(found: Compared, folder: Path) -> Part:
     against = found.table.against
     rows = []
     base = float(np.nanmean(found.ways[REFERENCE].age[found.instants]))
@@ -192,15 +198,28 @@ def _delay(found: Compared) -> Part:
         if name == REFERENCE:
             continue
         later = float(np.nanmean(way.age[found.instants])) - base
-        each = 1000 * against[name].value / later if later > 0 else float("nan")
-        rows.append([name, f"{later:.1f}", _signed(against[name]), f"{each:.2f}"])
+        own = found.own.against[name]
+        each = [1000 * v / later for v in (against[name].value, own.value)]
+        rows.append(
+            [
+                name,
+                f"{later:.1f}",
+                _signed(against[name]),
+                _signed(own),
+                *(f"{v:.2f}" for v in each),
+            ]
+        )
+    header = [
+        "delay", "data older by, h", "RMSE above no delay, m/s, fine truth", "training solver",
+        "mm/s per hour, fine truth", "training solver",
+    ]  # fmt: skip
     probes = ", ".join(f"{c} cores {low:g} to {high:g} s" for c, (low, high, _) in PROBES.items())
     return Part(
         "What an hour of delay costs",
         f"""
-{table(["delay", "data older by, h", "RMSE above no delay, m/s", "mm/s per hour"], rows)}
+{table(header, rows)}
 
-![delay](figures/{figures.delay_figure(found)})
+![delay](figures/{figures.delay_figure(found, folder)})
 
 Irregular arrivals: a release's simulations run side by side on that many cores after a wait. *Queue*: waits
 drawn within the published probes ({probes}; their distribution between these ends is assumed, see
@@ -211,7 +230,7 @@ dust gathers slowly and a release of yesterday is nearly as good.
     )
 
 
-def _state(results: Results, found: Compared) -> Part:
+def _state(results: Results, found: Compared, folder: Path) -> Part:
     chain = results.chains["plain"]
     from benchmarks.study.study import true_factor
 
@@ -228,7 +247,7 @@ The effective loss factor (`apps/site_state.py`) of the plain chain differs from
 found yet, so it is not meant to equal the dust. Without estimating it the error is
 {_signed(found.table.against["state not estimated"]) if "state not estimated" in found.table.against else "(not run)"} m/s higher.
 
-![state](figures/{figures.state_figure(results)})
+![state](figures/{figures.state_figure(results, folder)})
 """,
     )
 

@@ -29,12 +29,15 @@ class Runs:
     fidelity : Fidelity
     store : Path
         Folder of the files; what is there is not simulated again.
+    batch : int
+        Cases of one task.
     """
 
-    def __init__(self, site: Site, fidelity: Fidelity, store: Path) -> None:
+    def __init__(self, site: Site, fidelity: Fidelity, store: Path, batch: int = BATCH) -> None:
         self.site = site
         self.fidelity = fidelity
         self.store = store
+        self._batch = batch
         self._known: dict[str, SimulationSet] = {}
         self.solver_seconds = 0.0
         """Of what was simulated here, s."""
@@ -42,12 +45,12 @@ class Runs:
     def digests(self, scenarios: Sequence[Scenario]) -> list[str]:
         """Simulate what is missing; returns the digests of the runs that did not fail."""
         found = []
-        for first in range(0, len(scenarios), BATCH):
+        for first in range(0, len(scenarios), self._batch):
             task = SimulateTask(
                 site=self.site,
-                scenarios=tuple(scenarios[first : first + BATCH]),
+                scenarios=tuple(scenarios[first : first + self._batch]),
                 fidelity=self.fidelity,
-                resources=Resources(threads=1, batch=BATCH),
+                resources=Resources(threads=1, batch=self._batch),
                 store=str(self.store),
             )
             names = simulation_digests(task)

@@ -9,7 +9,6 @@ import numpy as np
 
 from benchmarks.study.arrivals import in_service
 from benchmarks.study.following import Version, square_error
-from benchmarks.study.truth import Truth
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,17 @@ class Served:
     """That ever served."""
 
 
-def serve(versions: Sequence[Version], hours: np.ndarray, arrives: np.ndarray) -> Served:
+#: Rows of `Version.error`.
+FINE, OWN = 0, 1
+
+
+def serve(
+    versions: Sequence[Version], hours: np.ndarray, arrives: np.ndarray, against: int = FINE
+) -> Served:
     """Return what is served when releases arrive at these hours."""
     made = np.array([v.hours for v in versions])
     active = in_service(hours, made, arrives)
-    errors = np.stack([v.error for v in versions])
+    errors = np.stack([v.error[against] for v in versions])
     rows = np.arange(len(hours))
     there = active >= 0
     return Served(
@@ -38,7 +43,9 @@ def serve(versions: Sequence[Version], hours: np.ndarray, arrives: np.ndarray) -
     )
 
 
-def baselines(versions: Sequence[Version], truth: Truth) -> dict[str, np.ndarray]:
+def baselines(
+    versions: Sequence[Version], hours: np.ndarray, winds: np.ndarray, against: int = FINE
+) -> dict[str, np.ndarray]:
     """Return the errors of what needs no surrogate, (n,) each.
 
     ``constant ratio`` and ``nearest simulation`` have the runs of the release that would serve
@@ -46,14 +53,15 @@ def baselines(versions: Sequence[Version], truth: Truth) -> dict[str, np.ndarray
     the house, which nobody could measure: it is better here than it can be.
     """
     made = np.array([v.hours for v in versions])
-    active = in_service(truth.hours, made.tolist(), made.tolist())
-    rows = np.arange(len(truth.hours))
+    active = in_service(hours, made.tolist(), made.tolist())
+    rows = np.arange(len(hours))
     there = active >= 0
     found = {}
     for name, attribute in (("constant ratio", "ratio"), ("nearest simulation", "nearest")):
-        table = np.stack([getattr(v, attribute) for v in versions])
+        table = np.stack([getattr(v, attribute)[against] for v in versions])
         found[name] = np.where(there, table[active, rows], np.nan)
-    before = np.concatenate([[np.nan], square_error(truth.wind[1:], truth.wind[:-1])])
+    wind = winds[against]
+    before = np.concatenate([[np.nan], square_error(wind[1:], wind[:-1])])
     return {"persistence": before} | found
 
 
@@ -68,7 +76,7 @@ def by_week(versions: Sequence[Version], hours: np.ndarray) -> np.ndarray:
     Every version is scored on every week, its past and its future.
     """
     week = (hours // (7 * 24)).astype(int)
-    errors = np.stack([v.error for v in versions])
+    errors = np.stack([v.error[FINE] for v in versions])
     return np.stack(
         [np.sqrt(errors[:, week == w].mean(axis=1)) for w in range(week.max() + 1)], axis=1
     )

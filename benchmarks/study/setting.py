@@ -28,8 +28,8 @@ class Setting:
     """Of both tables, m/s."""
     arms: bool = True
     """Whether to run the arms with other noise."""
-    oracle: bool = True
-    """Whether to solve every instant in its true state on the training grid."""
+    every: int = 1
+    """Which of the truth's instants are used: each so manyth."""
     seed: int = 2026
     """Of the noise and the drawn waits."""
 
@@ -37,13 +37,13 @@ class Setting:
 FULL = Setting("full")
 SMALL = Setting(
     "small",
-    rules=Rules(cycle_hours=24.0, wanted=24, wanted_torn=24, a_cycle=8, fewest=16),
-    sizes=(8, 10, 12, 16, 20, 24, 28, 32, 40),
+    rules=Rules(cycle_hours=23.0, wanted=24, wanted_torn=24, a_cycle=8, fewest=16),
+    sizes=SIZES[:16],
     factors=(0.71, 1.0, 2.0, 2.83),
     factors_torn=(1.0, 2.0),
     directions=8,
     speeds=(2.0, 8.0),
     arms=False,
-    oracle=False,
+    every=2,
 )
 SETTINGS = {s.name: s for s in (FULL, SMALL)}

@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from apps.errors import SimulationError
 from apps.site_state import loss_table
 from benchmarks.study import arrivals, serving
 from benchmarks.study.cache import Cache
@@ -60,8 +62,8 @@ class Results:
     """``plain``, and the arms."""
     arrives: dict[str, np.ndarray]
     """Hour at which each release of the plain chain can serve, by the way it comes."""
-    oracle: np.ndarray | None
-    """(n,) mean square error of the training solver itself in the true state, (m/s)^2."""
+    winds: np.ndarray
+    """(2, n, 3, nz, ny, nx): the fine truth, and the training solver in the true state, m/s."""
     seconds: dict[str, float]
     """Wall time of each part in this run, s."""
     solver_seconds: float
@@ -72,6 +74,7 @@ def study(setting: Setting, work: Path) -> Results:
     """Compute everything that `work` does not hold yet."""
     site = Site.from_toml(SITE)
     replay, evaluation = load()
+    replay = replay.every(setting.every)
     runs = Runs(site, TRAINING, work / "simulations")
     cache = Cache(work / "results")
     seconds: dict[str, float] = {}
@@ -90,13 +93,17 @@ def study(setting: Setting, work: Path) -> Results:
         )
         for name in setting.families
     }
+    winds = timed("training solver in the true state", lambda: _both_truths(runs, replay))
     library = timed("estimator's tables", lambda: _library(setting, runs, work))
     rules = replace(setting.rules, family=setting.families[0])
-    arms = {"plain": Arm()} | (ARMS if setting.arms else {})
+    # An arm is only served at once: until the next release.
+    short = {"horizon_hours": 2 * rules.cycle_hours}
+    more = {n: replace(a, rules=short | dict(a.rules)) for n, a in ARMS.items()}
+    arms = {"plain": Arm()} | (more if setting.arms else {})
     chains = {
         name: timed(
             f"chain, {name}",
-            lambda arm=arm: _chain(arm, rules, setting, library, replay, site, cache),
+            lambda arm=arm: _chain(arm, rules, setting, library, (replay, winds), site, cache),
         )
         for name, arm in arms.items()
     }
@@ -107,8 +114,7 @@ def study(setting: Setting, work: Path) -> Results:
             arrivals.schedules([v.hours for v in plain], [v.new for v in plain], setting.seed)
         ),
     )
-    oracle = timed("oracle", lambda: _oracle(runs, replay)) if setting.oracle else None
-    return Results(setting, replay, learning, chains, arrives, oracle, seconds, runs.solver_seconds)
+    return Results(setting, replay, learning, chains, arrives, winds, seconds, runs.solver_seconds)
 
 
 def _learning(
@@ -147,7 +153,7 @@ def _chain(
     rules: Rules,
     setting: Setting,
     library: Library,
-    truth: Truth,
+    truths: tuple[Truth, np.ndarray],
     site: Site,
     cache: Cache,
 ) -> list[Version]:
@@ -159,45 +165,55 @@ def _chain(
         "noise": asdict(arm.noise),
         "silent": {str(k): v for k, v in arm.silent.items()},
         "seed": setting.seed,
+        "every": setting.every,
         "table": [setting.factors, setting.factors_torn, setting.directions, setting.speeds],
         "version": family(rules.family).version,
     }
+    truth, winds = truths
     readings = made(truth, site, arm.noise, setting.seed, dict(arm.silent))
     end = float(truth.hours[-1])
-    return cache.versions("chain", key, lambda: list(follow(library, truth, readings, rules, end)))
+    return cache.versions("chain", key, lambda: list(follow(library, winds, readings, rules, end)))
 
 
-def _oracle(runs: Runs, truth: Truth) -> np.ndarray:
-    """Return the error of the training grid's solver, run for every instant in its true state."""
-    fields = []
-    known: dict[str, Runs] = {}
-    for moment in replayed(runs.site):
-        if moment.hours not in truth.hours:
-            continue
-        digest = moment.site.content_digest()
-        here = known.setdefault(digest, Runs(moment.site, runs.fidelity, runs.store))
-        fields.append((here, moment.scenario))
+def _both_truths(runs: Runs, truth: Truth) -> np.ndarray:
+    """Return the fine truth, and the training grid's solver in the true state at every instant."""
+    wanted = set(truth.hours.tolist())
+    moments = [m for m in replayed(runs.site) if m.hours in wanted]
     sets = []
-    for here in known.values():
-        sets.append(here.take([s for h, s in fields if h is here]))
+    for _, same in groupby(moments, key=lambda m: m.site.content_digest()):
+        group = list(same)
+        here = Runs(group[0].site, runs.fidelity, runs.store, batch=4)
+        sets.append(here.take([m.scenario for m in group]))
         runs.solver_seconds += here.solver_seconds
-    return square_error(truth.wind, joined(sets).wind)
+    own = joined(sets).wind
+    if own.shape != truth.wind.shape:
+        msg = f"{len(own)} of {len(truth.hours)} instants could be solved on the training grid"
+        raise SimulationError(msg)
+    return np.stack([truth.wind, own])
 
 
-def served(results: Results) -> tuple[dict[str, serving.Served], dict[str, np.ndarray]]:
-    """Return the ways of serving releases, and the errors of what they are compared with."""
+def served(
+    results: Results, against: int
+) -> tuple[dict[str, serving.Served], dict[str, np.ndarray]]:
+    """Return the ways of serving releases, and the errors of what they are compared with.
+
+    Parameters
+    ----------
+    results : Results
+    against : int
+        `serving.FINE` or `serving.OWN`.
+    """
     plain, hours = results.chains["plain"], results.truth.hours
-    made_at = np.array([v.hours for v in plain])
-    ways = {name: serving.serve(plain, hours, at) for name, at in results.arrives.items()}
-    others = serving.baselines(plain, results.truth)
-    others["first release, frozen"] = np.where(
-        hours >= made_at[0], serving.serve(plain[:1], hours, made_at[:1]).error, np.nan
-    )
+    ways = {n: serving.serve(plain, hours, at, against) for n, at in results.arrives.items()}
+    others = serving.baselines(plain, hours, results.winds, against)
+    first = serving.serve(plain[:1], hours, np.array([plain[0].hours]), against)
+    others["first release, frozen"] = first.error
     for name, chain in results.chains.items():
         if name != "plain":
-            others[name] = serving.serve(chain, hours, np.array([v.hours for v in chain])).error
-    if results.oracle is not None:
-        others["oracle: training solver, true state"] = results.oracle
+            at_once = np.array([v.hours for v in chain])
+            others[name] = serving.serve(chain, hours, at_once, against).error
+    if against == serving.FINE:
+        others["oracle"] = square_error(*results.winds)
     return ways, others
 
 

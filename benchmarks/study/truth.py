@@ -66,6 +66,10 @@ class Truth:
     wind: np.ndarray
     """(n, 3, nz, ny, nx) float32, m/s."""
 
+    def every(self, step: int) -> Truth:
+        """Return each `step`-th of them."""
+        return Truth(**{f.name: getattr(self, f.name)[::step] for f in fields(self)})
+
 
 @dataclass(frozen=True)
 class Moment:

@@ -70,12 +70,12 @@ def figure(width: float = 6.4, height: float = 3.2, columns: int = 1) -> tuple[A
     return plt.subplots(1, columns, figsize=(width, height), layout="constrained")
 
 
-def save(fig: Any, name: str) -> str:  # noqa: ANN401 - matplotlib has no types
+def save(fig: Any, name: str, folder: Path = FIGURES) -> str:  # noqa: ANN401 - matplotlib has no types
     """Write a figure and return its name; few colours keep it small."""
     from matplotlib import pyplot as plt
 
-    FIGURES.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     # No software version or date in the file: equal figures are equal bytes.
-    fig.savefig(FIGURES / name, dpi=90, metadata={"Software": None})
+    fig.savefig(folder / name, dpi=90, metadata={"Software": None})
     plt.close(fig)
     return name
