@@ -10,6 +10,10 @@ speed at a sensor, f minimises sum w (ln m - ln p(f) - b)^2. b is the sensor's g
 by `sensor_gains` while the state is known. The weight w = m^2 / (m^2 s^2 + e^2) is the inverse
 variance of ln m under a relative error s and an absolute error e (delta method). ln p is linear in
 ln f between the table's factors.
+
+One such estimate is rough where the wind comes from a side that tells little. `combine` joins it
+with the one before: a Kalman filter of one state, ln f, that wanders (Kalman 1960, J. Basic Eng.
+82:35).
 """
 
 from __future__ import annotations
@@ -41,6 +45,11 @@ DIRECTIONS = 16
 CALM = 0.1
 #: Errors of an interior reading: relative (gusts, calibration) and absolute, m/s.
 RELATIVE_ERROR, ABSOLUTE_ERROR = 0.1, 0.05
+#: Variance of an estimate over that of independent errors: the table is wrong for hours on end
+#: while the wind stays. Measured on the same sensors for the tear detector (docs/tear-detector.md).
+INFLATION = 5.0
+#: How far ln f wanders in a day: standard deviation, 1 / sqrt(day).
+DRIFT = 0.1
 #: Steps of ln f in which the minimum is looked for.
 _STEP = 0.01
 
@@ -160,14 +169,49 @@ def estimate(
     curvature = (cost[inner - 1] - 2 * cost[inner] + cost[inner + 1]) / _STEP**2
     return SiteState(
         screen_loss_factor=float(np.exp(grid[best])),
-        # Of readings as independent as their weights say; gains and the table's own error are not
-        # in it.
-        log_error=float(np.sqrt(2.0 / curvature)) if curvature > 0 else None,
+        log_error=float(np.sqrt(2.0 * INFLATION / curvature)) if curvature > 0 else None,
         torn_panels=tuple(torn_panels),
         method="log_speed_least_squares/1",
         readings=readings,
         since=since,
         until=until,
+    )
+
+
+def combine(before: SiteState, now: SiteState, days: float, drift: float = DRIFT) -> SiteState:
+    """Return the state that two estimates give together.
+
+    Parameters
+    ----------
+    before : SiteState
+        Known until then; after a wash, what is assumed of clean screens.
+    now : SiteState
+        From readings that `before` has not seen.
+    days : float
+        From one to the other.
+    drift : float
+        Standard deviation of the change of ln f in a day, 1 / sqrt(day).
+
+    Returns
+    -------
+    SiteState
+        `now` with both estimates' factor and error; one without an error counts for nothing.
+    """
+    prior = float("inf") if before.log_error is None else before.log_error**2 + drift**2 * days
+    fresh = float("inf") if now.log_error is None else now.log_error**2
+    if np.isinf(fresh):
+        trust, variance = 0.0, prior
+    elif np.isinf(prior):
+        trust, variance = 1.0, fresh
+    else:
+        trust = prior / (prior + fresh)
+        variance = trust * fresh
+    old, new = np.log(before.screen_loss_factor), np.log(now.screen_loss_factor)
+    return now.model_copy(
+        update={
+            "screen_loss_factor": float(np.exp(old + trust * (new - old))),
+            "log_error": None if np.isinf(variance) else float(np.sqrt(variance)),
+        }
     )
 
 

@@ -1,8 +1,8 @@
 """A chain of releases that follows a truth that moves: estimate, simulate, train, every half day.
 
-Each cycle estimates the screens' loss factor from the interior readings of the last two days (or
-since the latest known event), simulates some winds in a house with that factor and the holes that
-are known, and trains on the runs of this state and of the states next to it: old runs and new ones.
+Each cycle estimates the screens' loss factor from the interior readings since the one before and
+joins it with what was known, simulates some winds in a house with that factor and the holes that are
+known, and trains on the runs of this state and of the states next to it: old runs and new ones.
 Nothing here is told the truth.
 """
 
@@ -16,13 +16,16 @@ import numpy as np
 from apps import baselines
 from apps.datasets import SimulationSet
 from apps.errors import StageError
-from apps.site_state import LossTable, estimate, sensor_gains
+from apps.site_state import LossTable, combine, estimate, sensor_gains
 from apps.surrogates.base import Surrogate, family, family_settings
 from apps.surrogates.blas import blas_threads
 from benchmarks.study.moving import Known, known
 from benchmarks.study.readings import Readings
 from benchmarks.study.runs import Runs, at_level, level_of
 from edge_agent.contracts.site_state import SiteState
+
+#: Standard errors of ln f that are assumed: of new screens, of washed ones, and what a hole adds.
+NEW_ERROR, WASHED_ERROR, HOLE_ERROR = 0.1, 0.2, 0.3
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,9 @@ class Rules:
     estimated: bool = True
     """Whether the state is estimated; if not, the screens are taken as new for ever."""
     cycle_hours: float = 11.0
-    """Between two releases; no multiple of the hours between instants, so that short delays tell."""
-    window_hours: float = 48.0
-    """Of interior readings behind an estimate."""
+    """Between two releases; no multiple of the hours between instants: short delays tell."""
     new_days: float = 2.0
     """From the start: the screens are new, and the sensors' gains are learnt."""
-    fewest_instants: int = 4
-    """Of readings since a known event; with fewer the factor is what the event tells."""
     wanted: int = 48
     """Runs of a training set; simulated until it has them."""
     wanted_torn: int = 96
@@ -110,19 +109,19 @@ def follow(
     """
     counts: dict[tuple[int, bool], int] = {}
     gains: np.ndarray | None = None
-    factor = 1.0
-    cycles = int(end_hours // rules.cycle_hours)
-    for number in range(1, cycles + 1):
+    state = SiteState(log_error=NEW_ERROR)
+    for number in range(1, int(end_hours // rules.cycle_hours) + 1):
         now = number * rules.cycle_hours
         news = known(now / 24)
         table = library.tables[bool(news.tears)]
         if gains is None and now >= 24 * rules.new_days:
             seen = readings.hours <= now
             gains = sensor_gains(table, readings.inputs[seen], readings.speed[seen])
-        state = _state(table, readings, rules, news, now, gains, factor)
-        factor = state.screen_loss_factor
+        state = told(state, news, now, rules)
+        if gains is not None and rules.estimated:
+            state = _estimated(state, table, readings, rules, news, now, gains)
         torn = bool(news.tears)
-        level = level_of(factor)
+        level = level_of(state.screen_loss_factor)
         near = [(level + step, torn) for step in (-1, 0, 1)]
         pool = sum(counts.get(key, 0) for key in near)
         new = _new(pool, rules, torn)
@@ -140,30 +139,42 @@ def _new(pool: int, rules: Rules, torn: bool) -> int:
     return int(min(new, max(0, wanted - pool), rules.most_a_cycle))
 
 
-def _state(
+def told(state: SiteState, news: Known, now: float, rules: Rules) -> SiteState:
+    """Return the state after what people have told since the last cycle."""
+    panels = tuple(t.panel for t in news.tears)
+    state = state.model_copy(update={"torn_panels": panels})
+    if news.since == 0 or 24 * news.since <= now - rules.cycle_hours:
+        return state
+    if news.washed:
+        return SiteState(log_error=WASHED_ERROR, torn_panels=panels)
+    # What was estimated while nobody knew of the hole is less certain, and so is what follows it.
+    wider = float(np.hypot(state.log_error or 0.0, HOLE_ERROR))
+    return state.model_copy(update={"log_error": wider})
+
+
+def _estimated(
+    before: SiteState,
     table: LossTable,
     readings: Readings,
     rules: Rules,
     news: Known,
     now: float,
-    gains: np.ndarray | None,
-    before: float,
+    gains: np.ndarray,
 ) -> SiteState:
-    panels = tuple(t.panel for t in news.tears)
-    assumed = SiteState(screen_loss_factor=before, torn_panels=panels)
-    if gains is None or not rules.estimated:
-        return assumed
-    since = max(24 * news.since, now - rules.window_hours)
+    """Return the state with the readings since the last cycle, or since the event after it."""
+    since = max(24 * news.since, now - rules.cycle_hours)
     seen = (readings.hours > since) & (readings.hours <= now)
-    if seen.sum() < rules.fewest_instants:
-        # A wash is told by people, not read: clean screens, until the sensors say better.
-        return assumed.model_copy(update={"screen_loss_factor": 1.0}) if news.washed else assumed
     try:
-        return estimate(
-            table, readings.inputs[seen], readings.speed[seen], gains=gains, torn_panels=panels
+        fresh = estimate(
+            table,
+            readings.inputs[seen],
+            readings.speed[seen],
+            gains=gains,
+            torn_panels=before.torn_panels,
         )
-    except StageError:
-        return assumed
+    except StageError:  # a calm: nothing to go by, and less certain with every day
+        fresh = before.model_copy(update={"log_error": None})
+    return combine(before, fresh, rules.cycle_hours / 24)
 
 
 def _fit(data: SimulationSet, library: Library, rules: Rules, torn: bool) -> Surrogate:

@@ -172,7 +172,7 @@ def _months(results: Results, found: Compared, folder: Path) -> Part:
         "Two months",
         f"""
 A release every {rules.cycle_hours:g} hours ({len(chain)} in all). Each estimates the state of the screens from the
-readings of the last {rules.window_hours:g} hours, simulates winds in that state, trains on the runs of this
+readings since the one before and what was known then, simulates winds in that state, trains on the runs of this
 state and of its neighbours, old and new, and serves after its delay. All rows are scored on the same
 {int(found.instants.sum())} instants, from hour {first:g}, when the latest of them has its first release.
 

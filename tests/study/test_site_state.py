@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from apps.errors import StageError
-from apps.site_state import DIRECTIONS, FACTORS, SPEEDS, LossTable, estimate, sensor_gains
+from apps.site_state import (
+    DIRECTIONS,
+    FACTORS,
+    INFLATION,
+    SPEEDS,
+    LossTable,
+    combine,
+    estimate,
+    sensor_gains,
+)
+from edge_agent.contracts.site_state import SiteState
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,7 @@ def test_noise_moves_it_by_about_what_it_says(table, winds):
         off.append(np.log(found.screen_loss_factor / 1.3))
         said.append(found.log_error)
     assert abs(np.mean(off)) < 0.05
-    assert 0.5 < np.std(off) / np.mean(said) < 2.0
+    assert 0.5 < np.std(off) / np.mean(said) * np.sqrt(INFLATION) < 2.0
 
 
 def test_a_sensor_that_is_gone_is_left_out(table, winds):
@@ -69,3 +79,26 @@ def test_gains_are_learnt_while_the_screens_are_new(table, winds):
 def test_nothing_to_go_by_is_said(table, winds):
     with pytest.raises(StageError, match="cannot be estimated"):
         estimate(table, winds, np.full((40, 3), np.nan))
+
+
+def state(factor, error):
+    return SiteState(screen_loss_factor=factor, log_error=error)
+
+
+def test_two_estimates_weigh_by_their_errors():
+    both = combine(state(1.0, 0.1), state(2.0, 0.1), days=0.0)
+    assert both.screen_loss_factor == pytest.approx(2**0.5)
+    assert both.log_error == pytest.approx(0.1 / 2**0.5)
+    assert combine(state(1.0, 0.1), state(2.0, 1e-6), 0.0).screen_loss_factor == pytest.approx(2.0)
+    assert combine(state(1.0, 1e-6), state(2.0, 0.1), 0.0).screen_loss_factor == pytest.approx(1.0)
+    # The older what was known, the less it counts.
+    later = combine(state(1.0, 0.1), state(2.0, 0.1), days=10.0)
+    assert later.screen_loss_factor > both.screen_loss_factor
+
+
+def test_an_estimate_without_an_error_counts_for_nothing():
+    kept = combine(state(1.3, 0.1), state(2.0, None), days=1.0)
+    assert kept.screen_loss_factor == pytest.approx(1.3)
+    assert kept.log_error > 0.1
+    assert combine(state(1.3, None), state(2.0, 0.1), 1.0).screen_loss_factor == pytest.approx(2.0)
+    assert combine(state(1.3, None), state(2.0, None), 1.0).log_error is None
