@@ -1,8 +1,8 @@
 """A chain of releases that follows a truth that moves: estimate, simulate, train, every half day.
 
 Each cycle estimates the screens' loss factor from the interior readings since the one before and
-joins it with what was known, simulates some winds in a house with that factor and the holes that are
-known, and trains on the runs of this state and of the states next to it: old runs and new ones.
+joins it with what was known, simulates some winds in a house with that factor and the holes that
+are known, and trains on the runs of this state and of those next to it: old runs and new ones.
 Nothing here is told the truth.
 """
 
