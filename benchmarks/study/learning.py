@@ -17,7 +17,8 @@ import numpy as np
 
 from apps import scores
 from apps.simulators.base import Fidelity
-from apps.train import MODEL, TrainTask, read_candidate, train
+from apps.train import TrainTask, read_candidate, train
+from apps.transport import Base, DeltaSettings, serving_model
 from apps.validate import SetName, ValidateTask, predictor, validate
 from benchmarks.study.runs import Runs
 from benchmarks.study.truth import SEED, WIND_SPEED, Truth, frozen
@@ -106,7 +107,7 @@ def learn(
     evaluation = runs.load(sets["evaluation"])
     training = runs.digests(cover("training", 0, max(sizes), SEED, WIND_SPEED))
     rows: list[Row] = []
-    previous: str | None = None
+    previous: Base | None = None
     for n in sizes:
         trained = train(
             TrainTask(
@@ -121,12 +122,12 @@ def learn(
         )
         result = validate(_task(site, fidelity, trained.folder, runs.store, sets, previous))
         folder = Path(trained.folder)
-        wind, std = predictor((folder / MODEL).read_bytes())(truth.inputs.astype(np.float32))
+        wind, std = predictor(serving_model(folder))(truth.inputs.astype(np.float32))
         own = result.scores["evaluation"]
         version = None
         if result.verdict.accepted:
             version = 1 + sum(r.version is not None for r in rows)
-            previous = trained.folder
+            previous = Base(folder=trained.folder, version=version)
         factor = result.uncertainty.factor if result.uncertainty else float("nan")
         rows.append(
             Row(
@@ -173,7 +174,7 @@ def _task(
     folder: str,
     store: Path,
     sets: dict[SetName, tuple[str, ...]],
-    previous: str | None,
+    previous: Base | None,
 ) -> ValidateTask:
     return ValidateTask(
         site=site,
@@ -181,5 +182,6 @@ def _task(
         store=str(store),
         frozen_sets=sets,
         previous=previous,
+        delta=DeltaSettings(full_every=1),
         fidelity=str(fidelity),
     )

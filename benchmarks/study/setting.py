@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from apps.surrogates.base import FAMILIES
 from benchmarks.study.following import Rules
 from benchmarks.study.learning import SIZES
 
@@ -16,8 +17,16 @@ class Setting:
     rules: Rules = field(default_factory=Rules)
     sizes: tuple[int, ...] = SIZES
     """Training runs of the candidates."""
-    families: tuple[str, ...] = ("pod_regression",)
-    """Surrogate families; the first one serves."""
+    family: str = "pod_regression"
+    """Surrogate family of the releases."""
+    others: tuple[str, ...] = ()
+    """Other families, trained on the same runs."""
+    other_sizes: tuple[int, ...] = (16, 32, 64, 128)
+    """Training runs of their candidates."""
+    served: tuple[str, ...] = ()
+    """Of these, the families that also serve, beside the first, with a release now and then."""
+    served_cycle_hours: float = 55.0
+    """Between two of their releases: networks take seconds to train."""
     factors: tuple[float, ...] = (0.71, 1.0, 1.41, 2.0, 2.83)
     """Of the estimator's table."""
     factors_torn: tuple[float, ...] = (1.0, 1.41, 2.0, 2.83)
@@ -34,7 +43,11 @@ class Setting:
     """Of the noise and the drawn waits."""
 
 
-FULL = Setting("full")
+FULL = Setting(
+    "full",
+    others=tuple(name for name in FAMILIES if name != "pod_regression"),
+    served=("pod_network",),
+)
 SMALL = Setting(
     "small",
     rules=Rules(cycle_hours=23.0, wanted=24, wanted_torn=24, a_cycle=8, fewest=16),

@@ -14,6 +14,7 @@ import numpy as np
 
 from apps.errors import SimulationError
 from apps.site_state import loss_table
+from apps.surrogates.base import family
 from benchmarks.study import arrivals, serving
 from benchmarks.study.cache import Cache
 from benchmarks.study.following import Library, Rules, Version, follow, square_error
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 #: The plain noise, and what else is tried: name to noise, silent sensors, rules.
 PLAIN = Noise()
+UNESTIMATED = "state not estimated"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ ARMS: dict[str, Arm] = {
     "twice the noise": Arm(Noise(gain=0.10, gusts=0.20, white=0.10)),
     "most telling sensor silent from day 10": Arm(silent={2: 240.0}),
     "mast off by 8 % and 6 degrees": Arm(Noise(mast_speed=0.08, mast_direction=6.0)),
-    "state not estimated": Arm(rules={"estimated": False}),
+    UNESTIMATED: Arm(rules={"estimated": False}),
 }
 
 
@@ -86,20 +88,29 @@ def study(setting: Setting, work: Path) -> Results:
         print(f"{name}: {seconds[name]:.1f} s", file=sys.stderr, flush=True)
         return result
 
+    sizes = {setting.family: setting.sizes} | dict.fromkeys(setting.others, setting.other_sizes)
     learning = {
         name: timed(
             f"learning, {name}",
-            lambda name=name: _learning(name, setting, runs, evaluation, cache, work),
+            lambda name=name, n=n: _learning(name, n, runs, evaluation, cache, work),
         )
-        for name in setting.families
+        for name, n in sizes.items()
     }
     winds = timed("training solver in the true state", lambda: _both_truths(runs, replay))
     library = timed("estimator's tables", lambda: _library(setting, runs, work))
-    rules = replace(setting.rules, family=setting.families[0])
+    rules = replace(setting.rules, family=setting.family)
     # An arm is only served at once: until the next release.
     short = {"horizon_hours": 2 * rules.cycle_hours}
-    more = {n: replace(a, rules=short | dict(a.rules)) for n, a in ARMS.items()}
-    arms = {"plain": Arm()} | (more if setting.arms else {})
+    seldom = {
+        "cycle_hours": setting.served_cycle_hours,
+        "horizon_hours": 2 * setting.served_cycle_hours,
+    }
+    arms = {"plain": Arm()}
+    if setting.arms:
+        arms |= {n: replace(a, rules=short | dict(a.rules)) for n, a in ARMS.items()}
+    for name in (setting.family, *setting.served) if setting.served else ():
+        words = f"{name}, a release every {setting.served_cycle_hours:g} h"
+        arms[words] = Arm(rules=seldom | {"family": name})
     chains = {
         name: timed(
             f"chain, {name}",
@@ -118,15 +129,11 @@ def study(setting: Setting, work: Path) -> Results:
 
 
 def _learning(
-    name: str, setting: Setting, runs: Runs, truth: Truth, cache: Cache, work: Path
+    name: str, sizes: tuple[int, ...], runs: Runs, truth: Truth, cache: Cache, work: Path
 ) -> Learning:
-    from apps.surrogates.base import family
-
-    key = {"family": name, "version": family(name).version, "sizes": setting.sizes}
+    key = {"family": name, "version": family(name).version, "sizes": sizes}
     found = cache.values(
-        "learning",
-        key,
-        lambda: learn(runs, truth, work, family=name, sizes=setting.sizes).as_json(),
+        "learning", key, lambda: learn(runs, truth, work, family=name, sizes=sizes).as_json()
     )
     rows = tuple(Row(**(row | {"reasons": tuple(row["reasons"])})) for row in found["rows"])
     return Learning(found["family"], rows, found["solver_gap"], found["size"])
@@ -157,8 +164,6 @@ def _chain(
     site: Site,
     cache: Cache,
 ) -> list[Version]:
-    from apps.surrogates.base import family
-
     rules = replace(rules, **arm.rules)
     key = {
         "rules": asdict(rules),
