@@ -79,8 +79,12 @@ def learning_curve(learning: Learning, results: Results, folder: Path) -> Part:
         "version", "runs", "RMSE", "relative L2", "coverage of 90 %", "nearest run", "constant ratio",
         "RMSE against the fine truth", "coverage there",
     ]  # fmt: skip
-    reasons = sorted({f"{r.runs} runs: {why}" for r in learning.rows for why in r.reasons})
-    refused = f"\n\nRefused: {'; '.join(reasons)}." if reasons else ""
+    reasons = [f"{r.runs} runs: {why}" for r in learning.rows for why in r.reasons]
+    refused = (
+        f"\n\nThe gate refused {len(reasons)}, by the selection set, such as {reasons[0]}."
+        if reasons
+        else ""
+    )
     return Part(
         "Does the error fall as simulations come in?",
         f"""
@@ -138,11 +142,12 @@ this state and of its neighbours, old and new, and serves after its delay. All r
 without the coarse grid's error, which all rows share and no release can mend. *Persistence* is given the true
 field of the instant before, everywhere in the house, which nobody could measure. *Nearest simulation* and
 *constant ratio* have the runs of the release without delay. The *oracle* is the training solver run for
-every instant in its true state: a surrogate of its runs can be better by luck only.
+every instant in its true state, what a perfect surrogate of its runs would serve; an *effective* state can
+beat it, because it also makes up for some of the coarse grid's error.
 
 ![error against time](figures/{figures.time_figure(results, found, folder)})
 """,
-        tuple(serving_claims(found)),
+        tuple(serving_claims(results, found)),
     )
 
 

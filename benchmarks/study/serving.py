@@ -70,6 +70,33 @@ def scored_from(served: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(np.all([np.isfinite(e) for e in served.values()], axis=0))
 
 
+def beaten_from(
+    versions: Sequence[Version], rivals: Mapping[str, np.ndarray]
+) -> dict[str, int | None]:
+    """Return, for each rival, the version from which on every one has the smaller error.
+
+    Parameters
+    ----------
+    versions : sequence of Version
+        Each scored on the whole record, its past and its future.
+    rivals : mapping from name to (n,) array
+        Mean square errors; instants without one (NaN) are left out for both.
+
+    Returns
+    -------
+    dict
+        Version numbers; none if the last version does not beat it.
+    """
+    found: dict[str, int | None] = {}
+    for name, rival in rivals.items():
+        there = np.isfinite(rival)
+        better = [v.error[FINE, there].mean() < rival[there].mean() for v in versions]
+        lost = [k for k, beats in enumerate(better) if not beats]
+        first = lost[-1] + 1 if lost else 0
+        found[name] = versions[first].number if first < len(versions) else None
+    return found
+
+
 def by_week(versions: Sequence[Version], hours: np.ndarray) -> np.ndarray:
     """Return the RMSE of each version in each week of the record, (versions, weeks), m/s.
 

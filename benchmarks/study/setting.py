@@ -50,13 +50,13 @@ FULL = Setting(
 )
 SMALL = Setting(
     "small",
-    rules=Rules(cycle_hours=23.0, wanted=24, wanted_torn=24, a_cycle=8, fewest=16),
-    sizes=SIZES[:16],
+    rules=Rules(cycle_hours=35.0, wanted=24, wanted_torn=24, a_cycle=8, fewest=16),
+    sizes=SIZES[:13],
     factors=(0.71, 1.0, 2.0, 2.83),
     factors_torn=(1.0, 2.0),
     directions=8,
     speeds=(2.0, 8.0),
     arms=False,
-    every=2,
+    every=3,
 )
 SETTINGS = {s.name: s for s in (FULL, SMALL)}

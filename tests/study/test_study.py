@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# The first test waits for the whole study: two minutes on two free cores.
+pytestmark = pytest.mark.timeout(1500)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_the_document_is_whole(run, claims):
         assert claim["what"] in text
     for word in ("(figures/evidence_time.png)", "KTH", "refused", "core-hours", "persistence"):
         assert word in text
-    assert "nan" not in text.lower().replace("finance", "")
+    assert "nan" not in text
     assert len(list((folder / "figures").glob("*.png"))) == 4
 
 
