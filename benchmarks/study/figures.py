@@ -53,7 +53,8 @@ def time_figure(results: Results, found: Compared, folder: Path) -> str:
         known = np.isfinite(error)
         ones = np.convolve(known, np.ones(width), "same")
         total = np.convolve(np.where(known, error, 0.0), np.ones(width), "same")
-        ax.plot(days, np.sqrt(total / np.maximum(ones, 1)), style, label=name, **more)
+        mean = np.where(known, np.sqrt(total / np.maximum(ones, 1)), np.nan)
+        ax.plot(days, mean, style, label=name, **more)
 
     draw(FROZEN, found.others[FROZEN], "C3-", lw=1.2)
     draw("72 h late", found.ways["72 h"].error, "C1-", lw=1.2)
@@ -78,16 +79,22 @@ def delay_figure(found: Compared, folder: Path) -> str:
     base = float(np.nanmean(found.ways[REFERENCE].age[found.instants]))
     tables = ((found.table, "against the fine truth"), (found.own, "against the training solver"))
     for ax, (table, title) in zip(axes, tables, strict=True):
+        colours = iter(("C1", "C2", "C3", "C4", "C5"))
         for name, way in found.ways.items():
             here = table.against[name]
             late = max(0.0, float(np.nanmean(way.age[found.instants])) - base)
             ends = [[here.value - here.low], [here.high - here.value]]
-            fixed = name in names
-            style = {"fmt": "o", "color": "C0"} if fixed else {"fmt": "s"}
-            ax.errorbar([late], [here.value], yerr=ends, ms=4, capsize=2,
-                        label=None if fixed else name, **style)  # fmt: skip
+            if name in names:
+                label = "fixed delay" if name == names[0] else None
+                style = {"fmt": "o", "color": "C0", "label": label}
+            else:
+                style = {"fmt": "s", "color": next(colours), "label": name}
+            ax.errorbar([late], [here.value], yerr=ends, ms=4, capsize=2, **style)
         ax.axhline(0, color="0.7", lw=0.8)
         ax.set_xscale("symlog", linthresh=1)
+        ax.set_xlim(-0.3, 120)
+        ax.set_xticks(DELAYS, [f"{d:g}" for d in DELAYS])
+        ax.set_xticks([], minor=True)
         ax.set_title(title, fontsize=8)
         ax.set_xlabel("data older by, h", fontsize=8)
     axes[0].set_ylabel("RMSE above no delay, m/s", fontsize=8)
