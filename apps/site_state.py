@@ -92,11 +92,8 @@ def loss_table(
     variants: list[Variant] = [
         {"screen_loss_factor": factor, "tears": tuple(tears)} for factor in factors
     ]
-    table = sensor_table(
-        site, variants, SPEEDS, DIRECTIONS, fidelity, store, Resources(threads=threads, batch=8)
-    )
-    return LossTable(np.array(factors), np.array(SPEEDS), table)
-    table = sensor_table(site, variants, speeds, directions, fidelity, store, threads)
+    resources = Resources(threads=threads, batch=8)
+    table = sensor_table(site, variants, speeds, directions, fidelity, store, resources)
     return LossTable(np.array(factors), np.array(speeds), table)
 
 

@@ -11,21 +11,23 @@ import numpy as np
 
 from apps.simulators.registry import solver_version
 from benchmarks.study.following import Version
-from benchmarks.study.truth import FILE, FINE, TRAINING
+from benchmarks.study.truth import FILE, FINE, SITE, TRAINING
 from edge_agent.contracts.model import canonical_json, sha256
 from edge_agent.contracts.site_state import SiteState
 
 HERE = Path(__file__).parent
-#: Modules whose code decides numbers; a change of any of them computes anew.
-CODE = ("moving", "truth", "readings", "runs", "following", "learning")
+#: Modules whose code decides the numbers of a kind of result; a change of one computes anew.
+CODE = {
+    "learning": ("truth", "runs", "learning"),
+    "chain": ("truth", "runs", "moving", "readings", "following", "../../apps/site_state"),
+}
 _ARRAYS = ("error", "nearest", "ratio")
 
 
-def basis() -> dict[str, str]:
-    """Return what every result depends on."""
-    found = {name: sha256((HERE / f"{name}.py").read_bytes()) for name in CODE}
-    found["estimator"] = sha256((HERE.parents[1] / "apps" / "site_state.py").read_bytes())
-    found["truth"] = sha256(FILE.read_bytes())
+def basis(kind: str) -> dict[str, str]:
+    """Return what every result of a kind depends on."""
+    found = {name: sha256((HERE / f"{name}.py").read_bytes()) for name in CODE[kind]}
+    found |= {"truth file": sha256(FILE.read_bytes()), "site": sha256(SITE.read_bytes())}
     return found | {"grids": f"{TRAINING} {FINE}", "solver": solver_version(TRAINING.simulator)}
 
 
@@ -39,10 +41,9 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._basis = basis()
 
     def _path(self, name: str, key: Mapping[str, Any], suffix: str) -> Path:
-        digest = sha256(canonical_json({"basis": self._basis, "name": name, "key": key}))
+        digest = sha256(canonical_json({"basis": basis(name), "name": name, "key": key}))
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / f"{digest[:24]}.{suffix}"
 
