@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from apps.repository import edits, roots
+from apps.repository.chain import TIMESTAMP
 from apps.repository.keys import new_passphrase
 from apps.repository.repository import Repository
 from apps.repository.store import FolderStore
+from edge_agent.contracts import storage
 from edge_agent.contracts.features import InputVariable, MastLogLaw
 from edge_agent.contracts.model import sha256
 from edge_agent.contracts.release import (
@@ -114,7 +117,7 @@ def model(kind: str, seed: int = 0) -> bytes:
     return proto.SerializeToString()
 
 
-def write_release(repository: Path, version: int, kind: str, *, publish: bool = True) -> None:
+def write_release(repository: Path, version: int, kind: str) -> None:
     """Write a release into a repository folder and point ``stable`` at it.
 
     Parameters
@@ -124,8 +127,6 @@ def write_release(repository: Path, version: int, kind: str, *, publish: bool = 
         Also the seed of its weights.
     kind : str
         One of `GRIDS`.
-    publish : bool
-        Whether the channel points to it; otherwise `publish_release` does so later.
     """
     import onnxruntime as ort
 
@@ -184,16 +185,33 @@ def write_release(repository: Path, version: int, kind: str, *, publish: bool = 
     with owner.exclusive() as state:
         ref = ReleaseRef(version=version, manifest=manifest)
         index = edits.listed(owner.index(state, NAME), ref)
-        if publish:
-            index = edits.promoted(index, version, "stable")
-        owner.commit(state, index, files)
+        owner.commit(state, edits.promoted(index, version, "stable"), files)
 
 
-def publish_release(repository: Path, version: int) -> None:
-    """Point ``stable`` at a release written before."""
-    owner = owned(repository)
-    with owner.exclusive() as state:
-        owner.commit(state, edits.promoted(owner.index(state, NAME), version, "stable"))
+def stage(repository: Path, versions: Iterable[int], kind: str) -> dict[int, bytes]:
+    """Write releases and all that is signed about them, but for the last step.
+
+    All metadata but the timestamp is in files named by version: who reads the repository sees a
+    release once the timestamp that leads to it is there (`reveal`).
+
+    Returns
+    -------
+    dict from version to timestamp file
+    """
+    path = repository / TIMESTAMP
+    before = path.read_bytes() if path.exists() else None
+    found = {}
+    for version in versions:
+        write_release(repository, version, kind)
+        found[version] = path.read_bytes()
+    if before is not None:
+        storage.write_bytes(path, before)
+    return found
+
+
+def reveal(repository: Path, timestamp: bytes) -> None:
+    """Let the repository lead to a staged release; costs one small file."""
+    storage.write_bytes(repository / TIMESTAMP, timestamp)
 
 
 @functools.cache

@@ -4,10 +4,10 @@
 
 Closed-loop clients (processes of their own) ask an agent over its Unix socket. Arms take turns:
 without swaps, with swaps, without again; the two without give the ratio that no swap causes (A/A),
-against which the ratio with swaps (A/B) is to be read. In the field releases are published on
-another machine; here that costs this machine's cores. So every arm publishes as often and sends the
-agent as many ``pull`` commands, but without swaps the releases go to a folder that nobody follows.
-Then memory: resident size after 10 and after 200 swaps.
+against which the ratio with swaps (A/B) is to be read. In the field releases are signed on another
+machine; so here they are signed between the arms, and only come into sight during one. Every arm
+sends the agent as many ``pull`` commands; without swaps they find nothing. Then memory: resident
+size after 10 and after 200 swaps.
 """
 
 from __future__ import annotations
@@ -72,10 +72,9 @@ class Bench:
 
     def __init__(self, tmp: Path, kind: str, clients: int, per_client: int) -> None:
         self.repository = tmp / "repository"
-        self.elsewhere = tmp / "elsewhere"
         self.kind = kind
         self.version = 1
-        self.version_elsewhere = 0
+        self._staged: dict[int, bytes] = {}
         edge_models.write_release(self.repository, 1, kind)
         config = tmp / "edge.toml"
         config.write_text(
@@ -102,26 +101,14 @@ class Bench:
             self._pipes.append(ours)
 
     def prepare(self, count: int) -> None:
-        """Write the next releases, without publishing them."""
-        for version in range(self.version + 1, self.version + count + 1):
-            edge_models.write_release(self.repository, version, self.kind, publish=False)
-
-    def prepare_elsewhere(self, count: int) -> None:
-        """Write the next releases of the folder that nobody follows."""
-        first = self.version_elsewhere + 1
-        for version in range(first, first + count):
-            edge_models.write_release(self.elsewhere, version, self.kind, publish=False)
-
-    def no_swap(self) -> None:
-        """Do all that `swap` does but give the agent a release."""
-        self.version_elsewhere += 1
-        edge_models.publish_release(self.elsewhere, self.version_elsewhere)
-        self.remote.pull()
+        """Write and sign the next releases, out of sight."""
+        following = range(self.version + 1, self.version + count + 1)
+        self._staged = edge_models.stage(self.repository, following, self.kind)
 
     def swap(self) -> float:
-        """Publish the next release and have it swapped in; return how long it took, s."""
+        """Show the next release and have it swapped in; return how long it took, s."""
         self.version += 1
-        edge_models.publish_release(self.repository, self.version)
+        edge_models.reveal(self.repository, self._staged[self.version])
         began = time.perf_counter()
         active = self.remote.pull()
         took = time.perf_counter() - began
@@ -131,7 +118,7 @@ class Bench:
         return took
 
     def arm(self, swaps: int, spacing: float, *, without: int = 0) -> Arm:
-        """Let the clients run, and swap meanwhile, or do all but swap `without` times."""
+        """Let the clients run, and swap meanwhile, or only ask for it."""
         for pipe in self._pipes:
             pipe.send(True)
         time.sleep(0.2)
@@ -140,7 +127,7 @@ class Bench:
             took.append(self.swap())
             time.sleep(spacing)
         for _ in range(without):
-            self.no_swap()
+            self.remote.pull()
             time.sleep(spacing)
         for pipe in self._pipes:
             pipe.send("stop")
@@ -211,7 +198,6 @@ def main() -> None:
         spacing = options.spacing or max(0.05, seconds / max(1, options.swaps) - 0.03)
         for repeat in range(options.repeats):
             bench.prepare(options.swaps)
-            bench.prepare_elsewhere(2 * options.swaps)
             before = bench.arm(0, spacing, without=options.swaps)
             during = bench.arm(options.swaps, spacing)
             after = bench.arm(0, spacing, without=options.swaps)
