@@ -19,7 +19,7 @@ from apps.scenarios import Scenario
 from apps.simulators.base import Case, Fidelity, Resources
 from apps.surrogates.symmetry import mirror_direction, mirror_field, symmetries
 from apps.train import TrainTask, train
-from apps.transport import Base
+from apps.transport import Base, read_serving
 from apps.validate import ValidateTask, validate
 from edge_agent.contracts.geometry import wind_vector
 from edge_agent.contracts.site import Site
@@ -107,7 +107,7 @@ def store_set(root: Path, site: Site, data: SimulationSet) -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, small_site) -> Run:
-    """Read-only: two releases, of 12 and of 30 training runs."""
+    """Read-only: two releases, of 12 and of 30 training runs; the second has a delta."""
     root = tmp_path_factory.mktemp("run")
     training = store_set(root, small_site, simulations(small_site, 30, 1))
     sets = {
@@ -129,6 +129,9 @@ def run(tmp_path_factory, small_site) -> Run:
                 digests=training[:n],
                 store=str(root / "simulations"),
                 candidates=str(root / "candidates"),
+                previous=previous and Path(previous.folder).name,
+                served=previous and read_serving(Path(previous.folder)).model_sha256,
+                keep_basis=previous is not None,
             )
         )
         result = validate(

@@ -95,9 +95,9 @@ def test_versions_only_grow_and_keep_their_model(run, tmp_path):
 @pytest.mark.parametrize(
     ("point", "present"),
     [
-        # Four files, lineage, manifest, index, targets metadata, snapshot.
-        *((f"store.write:{k}", 1) for k in range(1, 10)),
-        ("store.write:10", 2),  # the timestamp is still missing: it is the second call's to write
+        # Five files, lineage, manifest, index, targets metadata, snapshot.
+        *((f"store.write:{k}", 1) for k in range(1, 11)),
+        ("store.write:11", 2),  # the timestamp is still missing: it is the second call's to write
         ("repository.clean", 2),
     ],
 )
