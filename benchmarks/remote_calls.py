@@ -90,8 +90,9 @@ def measure(stack: Any, options: argparse.Namespace) -> list[dict[str, Any]]:  #
 
     def add(name: str, single: Callable[[], Any], batch: Callable[[], Any], calls: int) -> None:
         paced = calls == options.calls
-        for what, call, count in (("one call", single, calls), ("64 batched", batch, calls)):
-            times = timed(call, count if paced else max(100, count // 10), paced=paced)
+        batches = calls if paced else calls // 10
+        for what, call, count in (("one call", single, calls), ("64 batched", batch, batches)):
+            times = timed(call, count, paced=paced)
             rows.append(row(name, what, times))
             print(line(rows[-1], rows), flush=True)
 
