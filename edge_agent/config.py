@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.model import Contract
@@ -113,6 +113,14 @@ class AgentConfig(Contract):
     """Where readings and prediction records go; none: the newest ``spool_rows`` stay here."""
     monitors: MonitorSettings = MonitorSettings()
     """What is watched."""
+
+    @field_validator("repository", mode="before")
+    @classmethod
+    def _a_folder(cls, value: object) -> object:
+        if isinstance(value, str) and "://" in value:
+            msg = "is a folder; an address is given as url in [updates]"
+            raise ValueError(msg)
+        return value
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:

@@ -104,6 +104,8 @@ def test_either_a_folder_or_an_address(config, tmp_path):
         type(config)(**(values | {"repository": None}))
     with pytest.raises(ValueError, match="either repository"):
         type(config)(**(values | {"updates": {"url": "http://127.0.0.1/"}}))
+    with pytest.raises(ValueError, match="an address is given as url"):
+        type(config)(**(values | {"repository": "https://example.org/"}))
     for url in ("ftp://host/", "host", "file:///tmp"):
         with pytest.raises(ValueError, match="neither http"):
             UpdateSettings(url=url)
