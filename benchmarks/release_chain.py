@@ -48,7 +48,7 @@ class Made(NamedTuple):
     folder: Path
     """Of the candidate."""
     selection: float
-    """RMSE on the selection set, m/s, as it serves."""
+    """RMSE on the selection set, m/s, as it serves; not a number if a prediction is not finite."""
     train_seconds: float
     accepted: bool
     reasons: tuple[str, ...]
@@ -106,7 +106,7 @@ class Chain:
             simulations=runs,
             serving=read_serving(Path(trained.folder)),
             folder=Path(trained.folder),
-            selection=result.scores["selection"].rmse,
+            selection=result.scores["selection"].rmse if result.scores else float("nan"),
             train_seconds=trained.seconds,
             accepted=result.verdict.accepted,
             reasons=result.verdict.reasons,

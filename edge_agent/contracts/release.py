@@ -100,7 +100,9 @@ class Golden(Contract):
     inputs: TargetFile
     """(n, inputs) float32, ``.npy``."""
     outputs: dict[str, TargetFile]
-    """Expected tensor of each output, float32, ``.npy``."""
+    """Expected tensor of each output, ``.npy``: float32, or whole numbers of `step`."""
+    step: Annotated[float, Field(gt=0)] = 1.0
+    """What one unit of the expected tensors is, m/s."""
     absolute_tolerance: Annotated[float, Field(gt=0)]
     """m/s."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from apps.errors import PublishError, RepositoryDamaged, SigningError, ValidationError
-from apps.publish import publish
+from apps.publish import GOLDEN_STEP, GOLDEN_TOLERANCE, publish, stored
 from apps.repository import roots
 from apps.repository.keys import new_passphrase
 from apps.repository.reading import open_index
@@ -65,7 +65,16 @@ def test_a_release_is_whole(run):
     assert ((low <= inputs) & (inputs <= high)).all()
     for name, got in zip(("wind", "wind_std"), run_onnx(model, inputs), strict=True):
         expected = np.load(target_file(run.repository, release.golden.outputs[name]))
+        assert expected.dtype == np.int16
+        expected = expected * release.golden.step
         np.testing.assert_allclose(got, expected, atol=release.golden.absolute_tolerance)
+
+
+def test_golden_outputs_of_a_storm_have_room():
+    for value, kind in ((15.9, np.int16), (16.1, np.int32), (-400.0, np.int32)):
+        units = stored(np.full((1, 3), value, np.float32))
+        assert units.dtype == kind
+        assert np.abs(units * GOLDEN_STEP - value).max() <= GOLDEN_TOLERANCE / 4
 
 
 def test_publishing_twice_is_publishing_once(run, tmp_path):
