@@ -19,7 +19,7 @@ from apps.correction import load_truth
 from apps.errors import ValidationError
 from apps.gate import PREVIOUS, GateSettings, Verdict, decide
 from apps.surrogates.base import Predictor
-from apps.transport import Base, DeltaSettings, Shown, serving_model, settle
+from apps.transport import Base, DeltaSettings, Serving, Shown, serving_model, settle
 from edge_agent.contracts.geometry import interpolation_weights
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Digest, FrozenSet, ScoreSet, Uncertainty
@@ -80,6 +80,8 @@ class ValidateResult(Contract):
     """Calibration of the intervals; none if a prediction is not finite."""
     verdict: Verdict
     """What the gate says."""
+    serving: Serving
+    """How it travels."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def validate(task: ValidateTask) -> ValidateResult:
         if factor is None
         else Uncertainty(method="split_conformal", level=task.level, factor=factor),
         verdict=assessment.verdict,
+        serving=serving,
     )
     write_bytes(folder / VALIDATION, result.model_dump_json(indent=1).encode() + b"\n")
     return result

@@ -17,7 +17,7 @@ from typing import Self
 CHUNK_BYTES = 4096
 
 
-class _Direction:
+class Direction:
     """Says when the bytes of one direction arrive."""
 
     def __init__(self, latency_s: float, bytes_per_s: float) -> None:
@@ -49,9 +49,9 @@ class SlowLink:
     def __init__(self, port: int, *, latency_s: float, bytes_per_s: float) -> None:
         self.port = 0
         """Where to connect to; known once started."""
-        self.down = _Direction(latency_s, bytes_per_s)
+        self.down = Direction(latency_s, bytes_per_s)
         """From the server."""
-        self.up = _Direction(latency_s, bytes_per_s)
+        self.up = Direction(latency_s, bytes_per_s)
         """To the server."""
         self._server_port = port
         self._latency_s = latency_s
@@ -100,7 +100,7 @@ class SlowLink:
                 )
 
     async def _carry(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, direction: _Direction
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, direction: Direction
     ) -> None:
         """Forward until the source ends; reading goes on while what was read is on its way."""
         on_its_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()

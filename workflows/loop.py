@@ -363,6 +363,7 @@ class CampaignLoop:
             "accepted" if verdict.accepted else "refused",
             verdict=verdict.model_dump(mode="json"),
             scores={name: s.model_dump(mode="json") for name, s in result.scores.items()},
+            serving=result.serving.model_dump(mode="json"),
         )
 
     def _publish_ended(self, job: _Job, result: PublishResult) -> None:

@@ -72,6 +72,7 @@ def summarise(
                 "baseline_rmse": c.result["scores"]["evaluation"]["baselines"],
                 "coverage": c.result["scores"]["evaluation"]["coverage"],
                 "sensor_mae": c.result["scores"]["evaluation"]["sensor_mae"],
+                **_bytes(c.result.get("serving")),
             }
             for c in candidates
             if c.state == "published"
@@ -124,6 +125,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             ", ".join("-" if s["seconds"] is None else f"{s['seconds']:.2f}" for s in serving)
             + " s",
         ),
+        ("model, or its delta", ", ".join(_size(r) for r in summary["releases"])),
         ("answers", f"{agent['answered']} ({agent['failed']} failed)"),
         ("before the first release", f"{agent['not_ready']} readings kept"),
         (
@@ -134,6 +136,21 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     ):
         table.add_row(name, value)
     return table
+
+
+def _bytes(serving: Mapping[str, Any] | None) -> dict[str, int | None]:
+    """Return what a release weighs; a run of before there were deltas does not know."""
+    known = serving or {}
+    delta = known.get("delta") or {}
+    return {"model_bytes": known.get("model_length"), "delta_bytes": delta.get("length")}
+
+
+def _size(release: Mapping[str, Any]) -> str:
+    whole, delta = release["model_bytes"], release["delta_bytes"]
+    if whole is None:
+        return "-"
+    text = f"{whole / 1e3:.0f} kB"
+    return text if delta is None else f"{delta / 1e3:.0f} of {text}"
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
