@@ -296,8 +296,15 @@ def _as_served(state: dict[str, np.ndarray], folder: Path, served: str) -> dict[
         msg = f"{folder} serves as another model by now; plan the training anew"
         raise TrainingError(msg, folder=str(folder))
     known = tensor_values(model)
-    fit = {k: known[k] for k, v in state.items() if k in known and known[k].shape == v.shape}
-    return state | fit
+    return state | {k: known[k] for k, v in state.items() if k in known and _is(known[k], v)}
+
+
+def _is(served: np.ndarray, trained: np.ndarray) -> bool:
+    """Tell whether a tensor is the trained one, rounded; an exporter may have turned it round."""
+    if served.shape != trained.shape:
+        return False
+    away = np.linalg.norm(served.astype(float) - trained)
+    return bool(away <= 0.3 * np.linalg.norm(trained.astype(float)))
 
 
 def _family_digest(task: TrainTask) -> dict[str, Any]:
