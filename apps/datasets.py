@@ -26,6 +26,9 @@ from edge_agent.contracts.storage import replacing, write_bytes
 
 FORMAT = "rbf-simulation/2"
 NATIVE_FORMAT = "rbf-native/1"
+UNITS = "m s-1"
+#: Cell centres this close are the same, m.
+_SAME_PLACE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Simulation:
     """Wall time that it took, s."""
     attrs: dict[str, Any]
     """Every global attribute of the file."""
+    centres: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """Cell centres along x, y, z, m."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +255,12 @@ def read_simulation(path: Path) -> Simulation:
             if attrs.get("rbf_format") != FORMAT:
                 msg = f"{path}: not a simulation of format {FORMAT}; remove it and simulate again"
                 raise DatasetError(msg, file=str(path))
+            units = {str(file[name].units) for name in COMPONENTS}
+            if units != {UNITS}:
+                msg = f"{path}: wind in {', '.join(sorted(units))}, not {UNITS}; convert it"
+                raise DatasetError(msg, file=str(path))
             wind = np.stack([file[name][:] for name in COMPONENTS]).astype(np.float32)
+            x, y, z = (np.asarray(file[axis][:], float) for axis in "xyz")
         scenario = Scenario.model_validate_json(attrs["scenario"])
         digest, seconds = str(attrs["simulation_digest"]), float(attrs["wall_seconds"])
     except FileNotFoundError as error:
@@ -263,7 +273,7 @@ def read_simulation(path: Path) -> Simulation:
             raise
         msg = f"{path}: truncated or not a simulation ({error}); remove it and simulate again"
         raise DatasetError(msg, file=str(path)) from error
-    return Simulation(digest, scenario, wind, seconds, attrs)
+    return Simulation(digest, scenario, wind, seconds, attrs, (x, y, z))
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
@@ -288,7 +298,8 @@ def load_simulations(store: Path, digests: Sequence[str], site: Site) -> Simulat
     DatasetError
         If one cannot be read, is another's, or was made for another site or output grid.
     """
-    site_digest, shape = site.content_digest(), (3, *site.grid().shape)
+    site_digest, grid = site.content_digest(), site.grid()
+    shape = (3, *grid.shape)
     runs = []
     for digest in digests:
         path = simulation_path(store, digest)
@@ -299,6 +310,11 @@ def load_simulations(store: Path, digests: Sequence[str], site: Site) -> Simulat
         if run.attrs.get("site_digest") != site_digest or run.wind.shape != shape:
             msg = f"{path}: made for another version of site {site.name}; use another store"
             raise DatasetError(msg, file=str(path))
+        for name, got in zip("xyz", run.centres, strict=True):
+            wanted = np.array(getattr(grid, name))
+            if got.shape != wanted.shape or np.abs(got - wanted).max() > _SAME_PLACE:
+                msg = f"{path}: cells along {name} are not the output grid's; simulate again"
+                raise DatasetError(msg, file=str(path), axis=name)
         runs.append(run)
     return SimulationSet(
         digests=tuple(digests),

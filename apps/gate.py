@@ -8,6 +8,8 @@ The rules:
    ratio alone: the first surrogate comes after a dozen runs, when the nearest run may still be
    better, and an agent that serves is worth more than one that waits.
 4. Its intervals cover at least ``min_coverage`` of the selection set.
+5. Nothing seems wrong with its training data (`apps.consistency`): a model of swapped axes, other
+   units or another grid is refused with that reason, whatever it beats.
 
 A baseline that is not beaten and not required is a remark, for the reader.
 """
@@ -46,7 +48,9 @@ class Verdict(Contract):
     """What a reader should know, without weight."""
 
 
-def decide(selection: ScoreSet | None, settings: GateSettings) -> Verdict:
+def decide(
+    selection: ScoreSet | None, settings: GateSettings, suspicions: tuple[str, ...] = ()
+) -> Verdict:
     """Return the verdict on a candidate.
 
     Parameters
@@ -54,11 +58,13 @@ def decide(selection: ScoreSet | None, settings: GateSettings) -> Verdict:
     selection : ScoreSet or None
         Scores on the selection set; none if a prediction was not finite.
     settings : GateSettings
+    suspicions : tuple of str
+        What seems wrong with the training data.
     """
     if selection is None:
-        return Verdict(accepted=False, reasons=("a prediction is not finite",))
+        return Verdict(accepted=False, reasons=(*suspicions, "a prediction is not finite"))
     previous = selection.baselines.get(PREVIOUS)
-    reasons = []
+    reasons = list(suspicions)
     if previous is not None:
         limit = (1 - settings.min_improvement) * previous
         if not selection.rmse < limit:

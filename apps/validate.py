@@ -15,6 +15,7 @@ from pydantic import Field
 
 from apps import baselines, scores
 from apps.candidates import read_candidate
+from apps.consistency import suspicions
 from apps.correction import load_truth
 from apps.errors import ValidationError
 from apps.gate import PREVIOUS, GateSettings, Verdict, decide
@@ -190,7 +191,8 @@ def assess(
                 scored[name] = one
 
     add("selection")
-    verdict = decide(scored.get("selection"), gate)
+    doubts = suspicions(site, training, frozen["selection"])
+    verdict = decide(scored.get("selection"), gate, doubts)
     add("evaluation")
     return Assessment(scored, factor, verdict)
 

@@ -151,6 +151,9 @@ def _network(module: str, version: str) -> Family:
 FAMILIES: dict[str, Family] = {
     "pod_regression": Family("apps.surrogates.pod_regression", version="2"),
     "pod_network": _network("pod_network", version="1"),
+    "fourier_operator": _network("fourier_operator", version="1"),
+    "convolutional": _network("convolutional", version="1"),
+    "coordinate_network": _network("coordinate_network", version="1"),
 }
 #: What ``family = "auto"`` tries.
 AUTO = tuple(FAMILIES)

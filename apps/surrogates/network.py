@@ -89,7 +89,7 @@ class Features(nn.Module):
 class FieldEnsemble(nn.Module):
     """The whole surrogate: inputs in physical units to wind and its standard deviation, m/s."""
 
-    residual: Tensor
+    residual_std: Tensor
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class FieldEnsemble(nn.Module):
     ) -> None:
         super().__init__()
         self.features, self.core, self.shape = features, core, shape
-        self.register_buffer("residual", torch.tensor(residual, dtype=torch.float32))
+        self.register_buffer("residual_std", torch.tensor(residual**0.5, dtype=torch.float32))
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return wind and standard deviation, (batch, 3, nz, ny, nx), of inputs (batch, 2)."""
@@ -108,7 +108,8 @@ class FieldEnsemble(nn.Module):
         fields = self.core(features)
         wind = fields.mean(dim=0)
         spread = ((fields - wind) ** 2).sum(dim=0) / max(1, fields.shape[0] - 1)
-        std = torch.sqrt(spread + self.residual) * speed + MINIMUM_STD
+        # Squared here: however a delta rounds it, the variance is not negative.
+        std = torch.sqrt(spread + self.residual_std**2) * speed + MINIMUM_STD
         shape = (-1, 3, *self.shape)
         return (wind * speed).reshape(shape), std.reshape(shape)
 

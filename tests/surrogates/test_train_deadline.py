@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from apps.candidates import MODEL, read_candidate
+from apps.candidates import MODEL, STATE, read_candidate
 from apps.errors import OutOfTime
+from apps.surrogates.base import FAMILIES
 from apps.train import TrainTask, train
 
 
@@ -53,3 +54,36 @@ def test_stopped_at_every_step_and_resumed_it_is_the_same_bytes(run, task):
         break
     assert stops == 3, "asked before reading, fitting and exporting"
     assert (Path(task.candidates) / task.digest() / MODEL).read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", [n for n, kind in FAMILIES.items() if kind.resumable])
+def test_a_network_interrupted_five_times_is_the_same_bytes(task, name, tmp_path):
+    """Each block is another one: only the checkpoint is left of the one before."""
+    slow = task.model_copy(
+        update={
+            "family": name,
+            "settings": {"steps": 48, "members": 2, "batch": 4},
+            "expected_seconds": 3600.0,  # does not fit into any block, and need not
+        }
+    )
+    whole = slow.model_copy(update={"candidates": str(tmp_path / "whole")})
+    train(whole)
+    progress = []
+    for _ in range(5):
+        with pytest.raises(OutOfTime) as caught:
+            train(slow, Ends(8))
+        progress.append(caught.value.progress)
+    assert 0 < progress[0] < progress[-1] < 1
+    assert list(Path(slow.candidates).iterdir()) == [_checkpoint(slow)], "no half candidate"
+    train(slow)
+    for file in (MODEL, STATE):
+        one, other = (Path(t.candidates) / t.digest() / file for t in (slow, whole))
+        assert one.read_bytes() == other.read_bytes()
+    assert not _checkpoint(slow).exists()
+    candidate = read_candidate(Path(slow.candidates) / slow.digest())
+    assert candidate.environment["torch"]
+    assert candidate.settings["steps"] == 48
+
+
+def _checkpoint(task):
+    return Path(task.candidates) / f".{task.digest()}.checkpoint"
