@@ -1,7 +1,8 @@
 """What our campaign gains and costs on a real machine's real jobs, by how it asks for blocks.
 
 ``python benchmarks/backfill_replay.py [--trace FILE.swf[.gz]] [--json FILE]`` prints the agreement
-of the simulated scheduler with the trace's log and the table of ``docs/backfill-study.md``.
+of the simulated schedulers with a real Slurm's recorded starts and with the trace's log, and the
+tables of ``docs/backfill-study.md``.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ from workflows.backfill.replay import (
     read_swf,
     run,
 )
+from workflows.backfill.replay.calendar import DAY
+from workflows.backfill.replay.recorded import read_replays, rows_of, table_of
+from workflows.backfill.replay.validation import SCHEDULERS
 
 ROOT = Path(__file__).resolve().parent.parent
 KTH = ROOT / "data" / "traces" / "KTH-SP2-1996-2.1-cln.swf.gz"
 SCALING = ROOT / "data" / "reference" / "cfd_scaling_notre_dame.csv"
-DAY = 86400
+#: A real Slurm's starts; made by benchmarks/slurm_agreement.py.
+RECORDED = ROOT / "data" / "reference" / "slurm_starts.json.gz"
 
 
 def main() -> int:
@@ -46,8 +51,8 @@ def main() -> int:
     parser.add_argument("--cores", type=int, default=64, help="most that the campaign holds")
     parser.add_argument("--max-minutes", type=int, default=60, help="longest planned block")
     parser.add_argument("--poll", type=float, default=60.0, help="seconds between looks")
-    parser.add_argument("--policies", nargs="+", default=["easy", "conservative"],
-                        choices=["easy", "conservative"])  # fmt: skip
+    parser.add_argument("--policies", nargs="+", default=list(SCHEDULERS),
+                        choices=list(SCHEDULERS))  # fmt: skip
     parser.add_argument("--calendar", choices=["any-hour", "day-night"],
                         help="default: day-night for the KTH log, any-hour for others")  # fmt: skip
     parser.add_argument("--workers", type=int, default=2, help="processes")
@@ -71,17 +76,21 @@ def main() -> int:
             poll_seconds=args.poll,
         )
         result = run(study, args.workers)
+        recorded = rows_of(read_replays(RECORDED), SCHEDULERS)
     except TraceError as error:
         print(error, file=sys.stderr)
         return 2
     seconds = time.monotonic() - began
+    print("Simulated against a real Slurm's starts on the same jobs (absolute difference, s)\n")
+    print("\n".join(table_of(recorded)))
     show(trace, study, result)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = used.ru_utime + used.ru_stime
     print(f"\n{seconds:.0f} s on {args.workers} processes, {cpu:.0f} s of computing")
     if args.json:
         about = {"trace": trace.name, "procs": trace.procs, "jobs": len(trace.jobs),
-                 "calendar": rule, "seconds": seconds, "cpu_seconds": cpu}  # fmt: skip
+                 "calendar": rule, "seconds": seconds, "cpu_seconds": cpu,
+                 "recorded": recorded}  # fmt: skip
         args.json.write_text(json.dumps(about | as_json(result), indent=2, allow_nan=False) + "\n")
     return 0
 
@@ -89,7 +98,7 @@ def main() -> int:
 def show(trace: Trace, study: Study, result: Result) -> None:
     days = (trace.jobs[-1].submit - trace.jobs[0].submit) / DAY
     load = sum(j.procs * j.run for j in trace.jobs) / (trace.procs * max(days, 1e-9) * DAY)
-    print(f"{trace.name}: {len(trace.jobs)} jobs in {days:.0f} days on {trace.procs} processors,")
+    print(f"\n{trace.name}: {len(trace.jobs)} jobs in {days:.0f} days on {trace.procs} processors,")
     print(f"load {load:.2f}; left out: {trace.left_out or 0}; mended: {trace.mended or 0}")
     print("\nSimulated against logged starts (absolute difference, s)\n")
     print("| scheduler, rule, replay | jobs | median | 90 % | within 1 min | mean (signed) |")

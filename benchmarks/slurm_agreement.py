@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import os
 import re
@@ -21,49 +20,28 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from workflows.backfill.replay import Conservative, Easy, Job, Machine, Trace, read_swf
-from workflows.backfill.replay.validation import agreement, run_until_started
+from workflows.backfill.replay import Job, Trace, read_swf
+from workflows.backfill.replay.calendar import DAY
+from workflows.backfill.replay.recorded import (
+    Replay,
+    Seen,
+    read_replays,
+    rows_of,
+    table_of,
+    write_replays,
+)
+from workflows.backfill.replay.validation import SCHEDULERS
 
 HERE = Path(__file__).resolve().parent
 KTH = HERE.parent / "data" / "traces" / "KTH-SP2-1996-2.1-cln.swf.gz"
 NEEDED = ("faketime", "munged", "slurmctld", "slurmd", "sbatch", "squeue")
-POLICIES = {"conservative": Conservative, "easy": Easy}
-DAY = 86400
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A job in Slurm's records; times are Unix seconds of the fast clock."""
-
-    job: Job
-    before: bool
-    """Ran already when the replay begins."""
-    order: int
-    submit: float
-    start: float
-    """NaN: had not started at the end."""
-    end: float
-    """NaN: had not ended."""
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What Slurm did with part of a trace."""
-
-    day: float
-    """Begin, days after the trace's start."""
-    procs: int
-    zero: float
-    """First submission on the fast clock, s."""
-    last: float
-    """Last look, s."""
-    seen: list[Seen]
+#: Submissions that lag more than this behind the trace make a replay unfit, s.
+MOST_LATE = 60.0
 
 
 def main() -> int:
@@ -73,10 +51,10 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=5.0, help="length of each replay")
     parser.add_argument("--speed", type=float, default=100.0, help="times real time")
     parser.add_argument("--read", type=Path, nargs="+", help="sum up earlier --json files instead")
-    parser.add_argument("--json", type=Path, help="write the same as JSON")
+    parser.add_argument("--json", type=Path, help="write replays and table; .gz: compressed")
     args = parser.parse_args()
     if args.read:
-        replays = [replay for file in args.read for replay in load(file)]
+        replays = [replay for file in args.read for replay in read_replays(file)]
     else:
         os.environ["PATH"] += ":/usr/sbin"
         absent = [name for name in NEEDED if shutil.which(name) is None]
@@ -86,82 +64,16 @@ def main() -> int:
             return 2
         trace = read_swf(args.trace)
         replays = [on_slurm(trace, day, args.hours * 3600, args.speed) for day in args.days]
-    rows = []
-    for policy in POLICIES:
-        compared = [compare(replay, simulate(policy, replay)) for replay in replays]
-        for name, one in zip([replay.day for replay in replays], compared, strict=True):
-            rows += summed(policy, f"{name:g}", one)
-        rows += summed(policy, "together", [*itertools.chain(*compared)])
-    for one, other in itertools.combinations(replays, 2):
-        if one.day == other.day:
-            starts = {s.job.number: s.start - other.zero + one.zero for s in other.seen}
-            rows += summed("Slurm again", f"{one.day:g}", compare(one, starts))
-    show(rows)
+        late = max(replay.late for replay in replays)
+        if late > MOST_LATE:
+            print(f"submissions lagged by up to {late:.0f} s: this machine is too slow or too busy "
+                  f"for --speed {args.speed:g}; nothing written", file=sys.stderr)  # fmt: skip
+            return 1
+    rows = rows_of(replays, SCHEDULERS)
+    print("", *table_of(rows), sep="\n")
     if args.json:
-        about = {"replays": [asdict(replay) for replay in replays], "rows": rows}
-        args.json.write_text(json.dumps(about, indent=1).replace("NaN", "null") + "\n")
+        write_replays(args.json, replays, rows)
     return 0
-
-
-def load(file: Path) -> list[Replay]:
-    """Read the replays of an earlier run."""
-    data = json.loads(file.read_text(), parse_constant=float)
-
-    def known(values: dict) -> dict:
-        return {key: math.nan if value is None else value for key, value in values.items()}
-
-    return [
-        Replay(
-            **r | {"seen": [Seen(**known(s) | {"job": Job(**known(s["job"]))}) for s in r["seen"]]}
-        )
-        for r in data["replays"]
-    ]
-
-
-def summed(name: str, day: str, compared: list[tuple[float, float]]) -> list[dict]:
-    """Return a row for all jobs and one for those that waited."""
-    return [
-        {"scheduler": name, "day": day, "waited": waited,
-         **asdict(agreement([difference for difference, wait in compared if wait >= waited]))}
-        for waited in (0, 60)
-    ]  # fmt: skip
-
-
-def show(rows: list[dict]) -> None:
-    print(
-        "\n| scheduler | day | jobs | number | median, s | 90 %, s | within 1 min | mean (signed) |"
-    )
-    print("| --- | --- | --- |" + " ---: |" * 5)
-    for r in rows:
-        which = f"waited {r['waited']} s or more" if r["waited"] else "all"
-        print(f"| {r['scheduler']} | {r['day']} | {which} | {r['jobs']} | {r['median']:.0f} "
-              f"| {r['p90']:.0f} | {r['within_minute']:.0%} | {r['bias']:+.0f} |")  # fmt: skip
-
-
-def simulate(policy: str, replay: Replay) -> dict[int, float]:
-    """Return the simulated starts of what Slurm was given, with the run times that it saw."""
-    jobs = []
-    for s in sorted(replay.seen, key=lambda s: (s.submit, s.order)):
-        ran = max(1.0, s.end - s.start) if s.end == s.end else s.job.run
-        jobs.append(Job(s.job.number, s.submit, s.job.procs, max(s.job.request, ran), ran))
-    machine = Machine(POLICIES[policy](replay.procs), jobs)
-    return run_until_started(machine, {job.number for job in jobs})
-
-
-def compare(replay: Replay, starts: dict[int, float]) -> list[tuple[float, float]]:
-    """Return other - Slurm's start, and the wait in Slurm, of the jobs that came or queued, s.
-
-    A job that had not started in Slurm counts with what it differs by at least, or not at all if
-    it had not started in the other either.
-    """
-    result = []
-    for s in replay.seen:
-        real = s.start if s.start == s.start else replay.last
-        other = starts[s.job.number]
-        other = other if other == other else replay.last
-        if not s.before and (s.start == s.start or other < replay.last):
-            result.append((other - real, real - s.submit))
-    return result
 
 
 def on_slurm(trace: Trace, day: float, length: float, speed: float) -> Replay:
@@ -199,7 +111,7 @@ def on_slurm(trace: Trace, day: float, length: float, speed: float) -> Replay:
         last = float(run("date", "+%s"))
         queue = run("squeue", "-h", "-t", "all", "-o", "%j|%i|%T|%V|%S|%e")
         ended = (folder / "log" / "jobcomp.txt").read_text()
-    seen = {}
+    seen: dict[int, tuple[int, float, float, float]] = {}
     for line in queue.splitlines():
         name, order, state, submitted, start, _ = line.split("|")
         begun = state in {"RUNNING", "COMPLETING"}

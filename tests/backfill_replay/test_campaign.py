@@ -12,6 +12,7 @@ from workflows.backfill.replay.profile import Profile
 from workflows.backfill.replay.results import as_json
 from workflows.backfill.replay.scheduler import Conservative, Easy
 from workflows.backfill.replay.simulation import Machine
+from workflows.backfill.replay.slurm import Slurm
 from workflows.backfill.replay.study import Study, run
 from workflows.backfill.replay.swf import Job, Trace, TraceError
 from workflows.backfill.replay.tasks import Strategy, Work, cut, read_run_times
@@ -60,7 +61,7 @@ def test_a_task_that_does_not_loses_what_it_did_since_the_last_checkpoint():
     assert cut(50, 100, work, BLIND, resumed=False).finished
 
 
-@pytest.mark.parametrize("kind", [Easy, Conservative])
+@pytest.mark.parametrize("kind", [Slurm, Easy, Conservative])
 @pytest.mark.parametrize(
     "strategy", [AWARE, BLIND, Strategy("c", BlockShape(1, 4, 2, 4), tasks_per_slot=1)]
 )
@@ -85,7 +86,7 @@ def test_accounts_add_up(kind, strategy):
     assert machine.scheduler.idle == trace.procs
 
 
-@pytest.mark.parametrize("kind", [Easy, Conservative])
+@pytest.mark.parametrize("kind", [Slurm, Easy, Conservative])
 def test_planned_blocks_on_an_idle_machine_start_at_once(kind):
     machine = Machine(kind(8), (Job(1, 0, 1, 1, 1),))
     campaign = SimulatedCampaign(machine, AWARE, WORK, LIMITS)
@@ -103,7 +104,7 @@ def test_the_study_is_deterministic_and_serialises():
     study = Study(trace, WORK, starts=2, length=1500, limits=LIMITS, poll_seconds=60)
     first, second = (run(study, workers) for workers in (1, 2))
     assert first == second or json.dumps(as_json(first)) == json.dumps(as_json(second))
-    assert len(first.rows) == 2 * len(study.strategies)
+    assert len(first.rows) == 3 * len(study.strategies)
     json.dumps(as_json(first), allow_nan=False)
 
 
@@ -136,7 +137,8 @@ def test_command_on_thousands_of_nodes(tmp_path):
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "planned blocks" in done.stdout
-    assert len(json.loads((tmp_path / "r.json").read_text())["rows"]) == 10
+    assert "| slurm | together | all |" in done.stdout
+    assert len(json.loads((tmp_path / "r.json").read_text())["rows"]) == 15
     missing = subprocess.run([*command[:-1], "none"], cwd=ROOT, capture_output=True, text=True)
     assert missing.returncode == 2
     assert "none" in missing.stderr

@@ -1,14 +1,16 @@
 """The trace-driven study: a campaign added to a real machine's real jobs.
 
-`swf` reads a trace, `calendar`, `profile` and `scheduler` decide, `simulation` keeps the clock,
-`campaign` asks our planner for blocks and fills them with `tasks`, `validation` compares with the
-log, `study` puts strategies side by side and `results` sums them up.
+`swf` reads a trace; `calendar`, `profile` and `scheduler` decide by counting processors, `nodes`,
+`timetable` and `slurm` as Slurm does; `simulation` keeps the clock, `campaign` asks our planner for
+blocks and fills them with `tasks`. `validation` compares with the log, `recorded` with a real
+Slurm; `study` puts strategies side by side and `results` sums them up.
 """
 
 from workflows.backfill.replay.calendar import Always, Calendar, DayAndNight
 from workflows.backfill.replay.results import Result, Row, as_json
 from workflows.backfill.replay.scheduler import Conservative, Easy
 from workflows.backfill.replay.simulation import Machine
+from workflows.backfill.replay.slurm import Slurm, SlurmParameters
 from workflows.backfill.replay.study import Study, run
 from workflows.backfill.replay.swf import Job, Trace, TraceError, read_swf
 from workflows.backfill.replay.tasks import Strategy, Work, read_run_times
@@ -23,6 +25,8 @@ __all__ = [
     "Machine",
     "Result",
     "Row",
+    "Slurm",
+    "SlurmParameters",
     "Strategy",
     "Study",
     "Trace",

@@ -26,7 +26,7 @@ class Study:
     trace: Trace
     work: Work
     calendar: Calendar = field(default_factory=Always)
-    policies: tuple[str, ...] = ("easy", "conservative")
+    policies: tuple[str, ...] = tuple(validation.SCHEDULERS)
     starts: int = 10
     """Start dates."""
     length: float = WEEK

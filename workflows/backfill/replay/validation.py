@@ -10,11 +10,13 @@ import numpy as np
 from workflows.backfill.replay.calendar import DAY, Calendar
 from workflows.backfill.replay.scheduler import Conservative, Easy, Scheduler
 from workflows.backfill.replay.simulation import Machine, Snapshot
+from workflows.backfill.replay.slurm import Slurm
 from workflows.backfill.replay.swf import Job, Trace
 
 #: Beyond this a job that has not started is given up on, s.
 PATIENCE = 30 * DAY
-SCHEDULERS: dict[str, type[Easy | Conservative]] = {
+SCHEDULERS: dict[str, type[Slurm | Easy | Conservative]] = {
+    "slurm": Slurm,
     "easy": Easy,
     "conservative": Conservative,
 }
@@ -49,7 +51,7 @@ def agreement(differences: Sequence[float]) -> Agreement:
 
 
 def make_scheduler(policy: str, procs: int, calendar: Calendar) -> Scheduler:
-    """Return a scheduler by name: easy or conservative."""
+    """Return a scheduler by name: slurm, easy or conservative."""
     return SCHEDULERS[policy](procs, calendar)
 
 
