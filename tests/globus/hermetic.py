@@ -2,8 +2,8 @@
 
 The SDK looks for a local service on port 5000, and an endpoint that root runs becomes one for many
 users. So root gets a network, a mount and a process namespace of its own, makes an ordinary user
-(``rbf-test``), lets it see the clone and the environment wherever they lie, and becomes it. Whoever
-is not root runs the tests as they are: port 5000 must be free then.
+(``rbf-test``), lets it see the clone and the environment wherever they lie, and becomes it. Where
+there are no namespaces to be had, or to whoever is not root, port 5000 must be free.
 """
 
 from __future__ import annotations
@@ -41,21 +41,23 @@ def isolate() -> None:
     if not any(entry.pw_name == USER for entry in pwd.getpwall()):
         command = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent"]
         subprocess.run([*command, "--shell", "/usr/sbin/nologin", USER], check=True)
-    spaces = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    os.environ[INSIDE] = "1"
-    os.execvp("unshare", ["unshare", *spaces, sys.executable, *sys.argv])
+    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*unshare, "true"], check=False).returncode == 0:
+        os.environ[INSIDE] = "1"
+        os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
 
 
 def drop() -> None:
-    """As root in namespaces of its own: go on as an ordinary user. Otherwise nothing.
+    """As root: go on as an ordinary user. Otherwise nothing.
 
     What goes on is a child: the first process of a namespace has orphans to reap.
     """
     if os.geteuid() != 0:
         return
-    loopback_up()
-    python = Path(sys.executable).resolve().parents[1]
-    open_ways({ROOT, Path(sys.prefix), Path(sys.base_prefix).resolve(), python})
+    if INSIDE in os.environ:
+        loopback_up()
+        python = Path(sys.executable).resolve().parents[1]
+        open_ways({ROOT, Path(sys.prefix), Path(sys.base_prefix).resolve(), python})
     home = Path(tempfile.mkdtemp(prefix="rbf-test-", dir="/tmp"))
     child = os.fork()
     if child:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from workflows.edge import wait_until
 
 from .proxy import Line
 from .rabbit import Rabbit
-from .standin import StandIn
+from .standin import PORT, StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDPOINT = "bbbbbbbb-0000-4000-8000-000000000001"
@@ -277,6 +278,12 @@ def missing() -> str | None:
         return "no Globus Compute endpoint (pip install 'reverse-backfill[globus]')"
     if os.geteuid() == 0:
         return "an endpoint run by root serves many users: make test-globus becomes an ordinary one"
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", PORT))
+        except OSError:
+            return f"port {PORT}, where the SDK looks for a local service, is taken"
     return None
 
 

@@ -4,6 +4,6 @@ Enough of both for the real SDK and the real endpoint. The broker is a real Rabb
 neither of them reads are left out.
 """
 
-from .service import Faults, StandIn
+from .service import PORT, Faults, StandIn
 
-__all__ = ["Faults", "StandIn"]
+__all__ = ["PORT", "Faults", "StandIn"]
