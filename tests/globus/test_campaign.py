@@ -12,7 +12,6 @@ from edge_agent.client import RemoteAgent
 
 from .stack import CREDENTIALS, ENDPOINT, ROOT
 
-
 #: Bounded by simulations alone: a busy machine makes as many releases.
 BUDGET = "[budget]\nsimulations = 140\nwall_seconds = 400.0\n"
 
