@@ -146,7 +146,9 @@ def switch(
     active = state.active
     back = active is not None and version < active
     # A release that must not serve is no place to return to.
-    previous = active if active is not None and state.acceptable(active) else None
+    previous = None
+    if active not in (None, version) and state.acceptable(active):
+        previous = active
     held = state.held if (state.held or 0) > version else None
     if back and hold:
         held = held_after_rollback(held, left=active or 0, now=version)

@@ -4,13 +4,14 @@ Which offer is taken (`decide`); the first rule that applies decides:
 
 1. Nothing offered, or the version serves already or is on trial: nothing to do.
 2. A withdrawn version, or one that was refused under the same manifest, is not taken.
-3. The device is pinned by command: only that version is taken, and serves at once.
-4. The device is on hold: nothing is taken.
-5. An older version is taken only if the owner has pinned the device to it, or has withdrawn the
+3. If nothing serves any more because the disk has lost it, whatever else is offered serves at once.
+4. The device is pinned by command: only that version is taken, and serves at once.
+5. The device is on hold: nothing is taken.
+6. An older version is taken only if the owner has pinned the device to it, or has withdrawn the
    active one; it serves at once, as a recorded rollback.
-6. Nothing up to the version that was rolled back from: only a newer one gets past.
-7. While another candidate is in the shadow, a newer one waits: each is judged, none for ever.
-8. The first release serves at once, and so does every one in place of a withdrawn one or if no
+7. Nothing up to the version that was rolled back from: only a newer one gets past.
+8. While another candidate is in the shadow, a newer one waits: each is judged, none for ever.
+9. The first release serves at once, and so does every one in place of a withdrawn one or if no
    shadow is asked for; the others go into the shadow.
 """
 
@@ -25,7 +26,7 @@ from edge_agent.lifecycle import State
 
 Why = Literal[
     "nothing", "active", "candidate", "withdrawn", "refused", "pinned", "hold", "older", "held",
-    "waits", "first", "newer",
+    "waits", "first", "newer", "lost",
 ]  # fmt: skip
 
 
@@ -48,7 +49,9 @@ class Decision(NamedTuple):
     """Whether it then serves at once, without a shadow."""
 
 
-def decide(offer: Offer | None, state: State, *, shadow: bool = True) -> Decision:
+def decide(
+    offer: Offer | None, state: State, *, shadow: bool = True, serving: bool = True
+) -> Decision:
     """Return what to do with an offer; the module's rules.
 
     Parameters
@@ -57,17 +60,21 @@ def decide(offer: Offer | None, state: State, *, shadow: bool = True) -> Decisio
     state : State
     shadow : bool
         Whether releases go through the shadow.
+    serving : bool
+        Whether anything serves: the active release may have been lost with the disk.
     """
     if offer is None:
         return Decision(False, "nothing")
     version = offer.ref.version
-    if version == state.active:
+    if version == state.active and serving:
         return Decision(False, "active")
     if version in state.withdrawn:
         return Decision(False, "withdrawn")
     refusal = state.refusal(version)
     if refusal is not None and refusal.manifest == offer.ref.manifest.sha256:
         return Decision(False, "refused")
+    if not serving and state.active is not None:
+        return Decision(True, "lost", direct=True)
     if state.pinned is not None:
         return Decision(version == state.pinned, "pinned", direct=True)
     if state.hold:

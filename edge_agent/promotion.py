@@ -90,6 +90,8 @@ class Promotion:
             if active is not None:
                 break
         if active is None:
+            if state.candidate is not None:
+                self.note(drop_candidate(state, "nothing on the disk is loadable"))
             return
         previous = None
         if state.previous not in (None, active.version) and active.version == state.active:
@@ -107,7 +109,9 @@ class Promotion:
 
     def wants(self, offer: Offer | None) -> Decision:
         """Return what to do with an offer; see `edge_agent.offers.decide`."""
-        return decide(offer, self.state, shadow=self._settings.shadow_predictions > 0)
+        shadow = self._settings.shadow_predictions > 0
+        serving = self.slots.pair.active is not None
+        return decide(offer, self.state, shadow=shadow, serving=serving)
 
     def take(self, offer: Offer, *, started: float) -> None:
         """Check a downloaded release; let it into the shadow, or serve.
@@ -246,7 +250,7 @@ class Promotion:
         if not pin and state.pinned not in (None, version):
             msg = f"this device is pinned to release {state.pinned}: unpin it first"
             raise ReleaseError(msg, reason="pinned", version=version)
-        if version == state.active:
+        if version == state.active and self.slots.pair.active is not None:
             if pin:
                 self.commit(set_pin(state, version))
                 self.slots.set_candidate(None)

@@ -67,6 +67,8 @@ def listening(agent: EdgeAgent) -> Iterator[Server]:
 class Process:
     """`python -m edge_agent serve` in a folder, with ``edge.toml`` and ``state/``."""
 
+    promotion = "shadow_predictions = 0\n"
+
     def __init__(self, folder: Path, *, failpoint: str = "") -> None:
         self.folder = folder
         self.config = folder / "edge.toml"
@@ -74,7 +76,7 @@ class Process:
             f'name = "{NAME}"\nrepository = "repository"\n'
             'root = "repository/metadata/1.root.json"\nstate = "state"\npoll_seconds = 0.02\n'
             "[updates]\nretry_seconds = 0.02\nretry_max_seconds = 0.1\n"
-            "[promotion]\nshadow_predictions = 0\n"
+            f"[promotion]\n{self.promotion}"
         )
         self.client = RemoteAgent(f"unix:{folder / 'state' / 'agent.sock'}")
         with (folder / "agent.log").open("ab") as log:

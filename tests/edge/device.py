@@ -70,12 +70,17 @@ class Disk:
             found = look(args)
             if found is not None:
                 self._touch(*found)
-            return original(*args, **kwargs)
+            result = original(*args, **kwargs)
+            if name == "open" and found is not None:
+                self._touch(*found, file=result)  # emptied, and nothing written yet
+            return result
 
         setattr(module, name, wrapped)
         self._kept.append((module, name, original))
 
-    def _touch(self, path: Any, needs_room: bool, descriptor: int | None = None) -> None:
+    def _touch(
+        self, path: Any, needs_room: bool, descriptor: int | None = None, *, file: Any = None
+    ) -> None:
         if not str(path).startswith(self._folder):
             return
         if self.left is not None and not self.dead:
@@ -86,6 +91,8 @@ class Disk:
                     size = os.fstat(descriptor).st_size
                     os.truncate(path, max(0, size - self.torn))
         if self.dead:
+            if file is not None:
+                file.close()
             raise PowerCut
         if self.full and needs_room:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -79,6 +79,16 @@ def test_what_is_taken(state, offered, pinned, shadow):
     assert state.candidate is None or gone or state.active is None
 
 
+def test_what_the_disk_has_lost_is_taken_again():
+    state = State(active=2, candidate=3, shadow=Evidence(), hold=True)
+    for version in (1, 2):
+        decision = decide(Offer(ref(version)), state, serving=False)
+        assert (decision.take, decision.direct) == (True, True)
+    assert switch(state, 2, "lost", "").state.previous is None
+    assert switch(state, 1, "lost", "").transition.kind == "rolled_back"
+    assert not decide(Offer(ref(2)), state).take
+
+
 def test_a_refused_version_is_tried_again_with_another_manifest():
     state = refuse(State(active=2), refusal(3), "golden").state
     assert decide(Offer(ref(3)), state).why == "refused"

@@ -37,6 +37,8 @@ BEGIN = datetime(2026, 6, 1, tzinfo=UTC)
 #: A wind that every release answers, and one that a bad one answers with NaN.
 FAIR, CALM = [4.0, 270.0], [0.5, 90.0]
 KINDS = st.sampled_from(["good", "good", "good", "golden", "nan", "wild"])
+#: Why a release may step back; `older` is none.
+CAUSES = {"lost", "command", "promote", "pin", "pinned", "withdrawn", "damaged", "errors"}
 #: Bias of a release that is nothing like the others, m/s.
 WILD = 1000.0
 
@@ -69,6 +71,7 @@ class Power(RuleBasedStateMachine):
         self.sequence = 0
         self.must_serve = False
         self.forced: list[int] = []
+        self.ever_withdrawn: set[int] = set()
         self.cuts = 0
         self.device.install()
         self.device.boot()
@@ -112,6 +115,7 @@ class Power(RuleBasedStateMachine):
         self.owner.publish()
 
     def put_index(self, **changes):
+        self.ever_withdrawn |= set(changes.get("withdrawn", ()))
         self.repair()
         index = self.owner.index(NAME)
         index = Index.model_validate({**index.model_dump(), **changes})
@@ -173,10 +177,19 @@ class Power(RuleBasedStateMachine):
 
     @rule(calm=st.booleans(), count=st.integers(1, 4), seconds=st.floats(0, 120))
     def live_traffic(self, calm, count, seconds):
-        if self.device.agent.ready:
+        agent, promotion = self.device.agent, self.device.promotion
+        shown = False
+        if agent.ready:
+            kinds = [self.published[s.version].kind for s in agent.loaded]
+            # What is in the shadow of a release that answers, and does not itself.
+            shown = calm and kinds[0] != "nan" and promotion.state.shadow is not None
+            shown = shown and kinds[-1] == "nan" and agent.slot().live.rows is not None
             for _ in range(count):
-                self.device.agent.predict([CALM if calm else FAIR])
+                agent.predict([CALM if calm else FAIR])
+        candidate = promotion.state.candidate
         self.device.trial(seconds)
+        if shown:
+            assert promotion.state.refusal(candidate), "what fails in the shadow is refused"
 
     @precondition(lambda self: self.published)
     @rule(data=st.data(), pin=st.booleans())
@@ -386,6 +399,7 @@ class Power(RuleBasedStateMachine):
         try:
             self.converges()
             self.never_in_a_loop()
+            self.every_step_has_a_cause()
         finally:
             self.device.uninstall()
             shutil.rmtree(self.folder)
@@ -414,6 +428,33 @@ class Power(RuleBasedStateMachine):
         agent = self.device.agent
         why = f"{self.device.promotion.state}; {agent.source_trouble}"
         assert agent.versions[:1] == [len(self.published)], why
+
+    def steps(self):
+        """The transitions that took place, in order."""
+        found = []
+        for event in self.journal():
+            if event["event"] in ("transition", "reverted"):
+                while found and found[-1]["sequence"] >= event["sequence"]:
+                    found.pop()
+            if event["event"] == "transition":
+                found.append(event)
+        return found
+
+    def every_step_has_a_cause(self):
+        held = 0
+        for step in self.steps():
+            version, left, code = step["version"], step["from_version"], step["code"]
+            if step["kind"] in ("shadow", "active") and code == "newer":
+                assert version > held, f"{version} was rolled back from and is taken again"
+            if step["kind"] == "rolled_back":
+                assert code in CAUSES, f"{left} became {version}: {code}"
+                assert code != "errors" or self.published[left].kind == "nan"
+                assert code != "withdrawn" or left in self.ever_withdrawn
+                assert code not in ("pin", "promote") or version in self.forced
+                if left > version and code not in ("damaged", "pin", "pinned", "lost"):
+                    held = max(held, left)
+            if step["kind"] in ("active", "rolled_back") and version >= held:
+                held = 0
 
     def never_in_a_loop(self):
         """A release is refused once, unless a command or a cut in the middle brought it back."""

@@ -320,6 +320,20 @@ def test_a_state_without_any_record_serves_the_newest_that_verifies(agent, confi
         assert again.counters.transitions["restored:damaged"] == 1
 
 
+def test_a_disk_that_has_lost_everything_is_filled_again(agent, config):
+    make_release(config.repository, 2)
+    look(agent)
+    agent.close()
+    for version in (1, 2):
+        (config.state / "releases" / str(version) / "model.onnx").write_bytes(b"rust")
+    with EdgeAgent(config) as again:
+        assert again.pull().result(20) == 2
+    for name in ("1", "2"):
+        (config.state / "releases" / name / "model.onnx").write_bytes(b"rust")
+    with EdgeAgent(config) as again:
+        assert again.pull().result(20) == 2, "the recorded one itself"
+
+
 def test_a_candidate_that_does_not_load_after_a_restart_is_fetched_again(agent, config):
     make_release(config.repository, 2)
     look(agent)
