@@ -1,5 +1,7 @@
 """What cannot work says so: one typed error, within the time given, with what to do."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -130,6 +132,32 @@ def test_registering_again_changes_nothing(stack):
     assert "restart" not in said
     assert read_config(folder) == before
     assert len(before["allowed_functions"]) == 7
+
+
+def test_an_answer_that_never_comes_keeps_no_program_from_ending(stack):
+    program = (
+        "import sys\n"
+        "from edge_agent.client import RemoteAgent\n"
+        "from edge_agent.contracts.errors import EndpointOffline\n"
+        "try:\n"
+        "    RemoteAgent(sys.argv[1], timeout=8.0).status()\n"
+        "except EndpointOffline:\n"
+        "    print('no answer')\n"
+    )
+    stack.web.faults.drop = 100
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, f"globus:{ENDPOINT}"],
+            env=stack.device.environment
+            | {"GLOBUS_COMPUTE_USER_DIR": str(stack.folder / "client")},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+    finally:
+        stack.web.faults.drop = 0
+    assert (done.returncode, done.stdout) == (0, "no answer\n"), done.stderr
 
 
 def test_an_endpoint_that_is_off(stack, functions):
