@@ -37,6 +37,7 @@ def document(results: Results, extra: list[Part], folder: Path) -> tuple[str, li
         parts.weeks(results),
         parts.cost(results),
         *extra,
+        parts.CONTEXT,
     ]
     claims = [c for p in sections for c in p.claims]
     head = HEAD.format(summary=table(["question", "found", ""], [c.row() for c in claims]))

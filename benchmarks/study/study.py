@@ -42,9 +42,13 @@ class Arm:
     """Sensor to the hour from which it says nothing."""
     rules: Mapping[str, Any] = field(default_factory=dict)
     """Rules that differ."""
+    draw: int = 0
+    """Which draw of the noise."""
 
 
 ARMS: dict[str, Arm] = {
+    "another draw of the noise": Arm(draw=1),
+    "a third draw": Arm(draw=2),
     "readings without noise": Arm(Noise(gain=0.0, gusts=0.0, white=0.0)),
     "twice the noise": Arm(Noise(gain=0.10, gusts=0.20, white=0.10)),
     "most telling sensor silent from day 10": Arm(silent={2: 240.0}),
@@ -169,13 +173,13 @@ def _chain(
         "rules": asdict(rules),
         "noise": asdict(arm.noise),
         "silent": {str(k): v for k, v in arm.silent.items()},
-        "seed": setting.seed,
+        "seed": setting.seed + arm.draw,
         "every": setting.every,
         "table": [setting.factors, setting.factors_torn, setting.directions, setting.speeds],
         "version": family(rules.family).version,
     }
     truth, winds = truths
-    readings = made(truth, site, arm.noise, setting.seed, dict(arm.silent))
+    readings = made(truth, site, arm.noise, setting.seed + arm.draw, dict(arm.silent))
     end = float(truth.hours[-1])
     return cache.versions("chain", key, lambda: list(follow(library, winds, readings, rules, end)))
 
