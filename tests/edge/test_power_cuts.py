@@ -129,6 +129,18 @@ class Power(RuleBasedStateMachine):
         for _ in range(days):
             self.live_traffic(False, 2, SETTINGS.shadow_seconds / 2)
 
+    @rule()
+    def a_bad_release_in_calm_weather(self):
+        self.publish("nan")
+        self.look()
+        for _ in range(2):
+            self.live_traffic(True, 2, 1.0)
+
+    @rule()
+    def rolled_back_and_looked(self):
+        self.rollback()
+        self.look()
+
     # What happens on the way.
 
     @rule(after=st.integers(0, 4000))
