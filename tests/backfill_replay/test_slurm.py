@@ -84,9 +84,13 @@ def test_a_timetable_knows_whom_it_promised_what(promises, start, length):
         if until > start and begin <= end:
             taken |= nodes
     assert free == 255 & ~taken
-    # Not before `later` is there a node that is not free from the start on.
-    for at in range(start, int(min(later, 101)) - 1):
-        assert table.free(255, at, at)[0] & ~table.free(255, start, at)[0] == 0
+
+    def gained(at):
+        return table.free(255, at, at)[0] & ~table.free(255, start, at)[0]
+
+    # Until `later`, or the end, no node becomes free that was not from the start on; then one does.
+    assert not any(gained(at) for at in range(start, int(min(later, end + 1))))
+    assert later == math.inf or gained(later)
     for until, number in table.kept(255, start):
         assert number == table.free(255, start, until - 0.5)[0].bit_count()
 
