@@ -6,6 +6,7 @@ import time
 
 import pytest
 from globus_compute_sdk import Executor
+from globus_compute_sdk.errors import TaskExecutionFailed
 
 from edge_agent.client import RemoteAgent, compute
 from edge_agent.contracts.errors import (
@@ -80,6 +81,21 @@ def test_the_plain_executor_cannot_bring_code():
         pytest.raises(Exception, match=r"not permitted|FUNCTION_NOT_PERMITTED"),
     ):
         executor.submit(print, "hello").result(60)
+
+
+def test_callers_bring_no_commands(functions, tmp_path):
+    mark = tmp_path / "mark"
+    with (
+        Executor(
+            endpoint_id=ENDPOINT,
+            user_endpoint_config={"endpoint_setup": f"touch {mark}"},
+            api_burst_limit=8,
+            api_burst_window_s=1,
+        ) as executor,
+        pytest.raises(TaskExecutionFailed, match="Additional properties are not allowed"),
+    ):
+        executor.submit_to_registered_function(functions["status"], ({},)).result(60)
+    assert not mark.exists()
 
 
 def test_more_than_the_service_carries(stack):
