@@ -9,10 +9,14 @@ from pydantic import ValidationError
 from apps.scenarios import Scenario
 from apps.surrogates.base import AUTO
 from apps.train import TrainTask
+from apps.transport import SERVING, Serving
+from edge_agent.contracts.storage import write_bytes
 from workflows.config import Campaign, Training
 from workflows.layout import RunFolder
 from workflows.ledger import Ledger
 from workflows.tasks import simulation_name, training_task
+
+RELEASE = "a" * 64
 
 
 def task_of(tmp_path, training: Training) -> TrainTask:
@@ -25,16 +29,20 @@ def task_of(tmp_path, training: Training) -> TrainTask:
             ledger.plan(role, [(0, digest, scenario)], None)
             ledger.finish(digest, 1.0)
         ledger.add_candidate({"digests": []})
-        ledger.update_candidate(1, "published", folder="/runs/candidates/" + "a" * 64, version=1)
+        folder = tmp_path / "candidates" / RELEASE
+        serving = Serving(candidate=RELEASE, model_sha256="b" * 64, model_length=1)
+        write_bytes(folder / SERVING, serving.model_dump_json().encode())
+        ledger.update_candidate(1, "published", folder=str(folder), version=1)
         return training_task(campaign, site, RunFolder(tmp_path), ledger)
 
 
-def test_one_family_needs_no_selection_set_and_regression_no_start(tmp_path):
+def test_one_family_needs_no_selection_set_and_regression_keeps_the_basis(tmp_path):
     task = task_of(tmp_path, Training())
     assert task.family == "pod_regression"
     assert len(task.digests) == 1
     assert task.selection == ()
-    assert task.previous is None
+    assert task.previous == RELEASE
+    assert task.keep_basis
 
 
 def test_auto_is_every_family_with_the_selection_set_and_the_release_to_start_from(tmp_path):
@@ -45,7 +53,8 @@ def test_auto_is_every_family_with_the_selection_set_and_the_release_to_start_fr
     assert len(task.selection) == 1
     assert task.selection != task.digests
     assert task.latency_limit_ms == 2
-    assert task.previous == "a" * 64
+    assert task.previous == RELEASE
+    assert task.served == "b" * 64
     again = TrainTask.model_validate_json(task.model_dump_json())
     assert again.digest() == task.digest(), "it is read back from the ledger"
 
