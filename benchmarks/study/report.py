@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.study import parts
 from benchmarks.study.arrivals import DELAYS
 from benchmarks.study.claims import Claim, compared
-from benchmarks.study.parts import Part
+from benchmarks.study.part import Part
 from benchmarks.study.study import Results
 from benchmarks.validation.report import table
 
@@ -35,6 +35,7 @@ def document(results: Results, extra: list[Part], folder: Path) -> tuple[str, li
         *([parts.circumstances(results, found)] if len(results.chains) > 1 else []),
         *([parts.families(results)] if len(results.learning) > 1 else []),
         parts.weeks(results),
+        parts.beside_openfoam(results),
         parts.cost(results),
         *extra,
         parts.CONTEXT,

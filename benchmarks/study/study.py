@@ -20,6 +20,7 @@ from benchmarks.study.cache import Cache
 from benchmarks.study.following import Library, Rules, Version, follow, square_error
 from benchmarks.study.learning import Learning, Row, learn
 from benchmarks.study.moving import TEAR, true_state
+from benchmarks.study.openfoam import Against, compare
 from benchmarks.study.readings import Noise, made
 from benchmarks.study.runs import Runs, joined
 from benchmarks.study.setting import Setting
@@ -70,6 +71,8 @@ class Results:
     """Hour at which each release of the plain chain can serve, by the way it comes."""
     winds: np.ndarray
     """(2, n, 3, nz, ny, nx): the fine truth, and the training solver in the true state, m/s."""
+    openfoam: list[Against]
+    """Surrogates and baselines beside OpenFOAM on some scenarios."""
     seconds: dict[str, float]
     """Wall time of each part in this run, s."""
     solver_seconds: float
@@ -129,7 +132,20 @@ def study(setting: Setting, work: Path) -> Results:
             arrivals.schedules([v.hours for v in plain], [v.new for v in plain], setting.seed)
         ),
     )
-    return Results(setting, replay, learning, chains, arrives, winds, seconds, runs.solver_seconds)
+    openfoam = timed(
+        "OpenFOAM", lambda: compare(runs, evaluation, setting.family, max(setting.sizes))
+    )
+    return Results(
+        setting=setting,
+        truth=replay,
+        learning=learning,
+        chains=chains,
+        arrives=arrives,
+        winds=winds,
+        openfoam=openfoam,
+        seconds=seconds,
+        solver_seconds=runs.solver_seconds,
+    )
 
 
 def _learning(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.study import arrivals
+from benchmarks.study import arrivals, openfoam
 from benchmarks.study.bootstrap import compare, drawn
 from benchmarks.study.moving import ALARM_DAYS, TORN, WASHES, known, true_state
 from benchmarks.study.readings import Noise, made
@@ -126,3 +126,12 @@ def test_intervals_of_an_autocorrelated_record_are_wider_in_blocks():
         compare({"a": weather}, "a", 4.0, block_hours=hours).rmse["a"] for hours in (4.0, 72.0)
     )
     assert together.high - together.low > 1.3 * (apart.high - apart.low)
+
+
+def test_openfoam_solved_the_first_of_the_evaluation_set():
+    _, evaluation = load()
+    wind = openfoam.load()
+    assert wind.shape == (openfoam.COUNT, *evaluation.wind.shape[1:])
+    # Another code on another grid, the same flow.
+    fine = evaluation.wind[: openfoam.COUNT]
+    assert np.corrcoef(wind.ravel(), fine.ravel())[0, 1] > 0.95
