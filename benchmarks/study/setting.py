@@ -21,7 +21,7 @@ class Setting:
     """Surrogate family of the releases."""
     others: tuple[str, ...] = ()
     """Other families, trained on the same runs."""
-    other_sizes: tuple[int, ...] = (16, 32, 64, 128)
+    other_sizes: tuple[int, ...] = (16, 64)
     """Training runs of their candidates."""
     served: tuple[str, ...] = ()
     """Of these, the families that also serve, beside the first, with a release now and then."""
