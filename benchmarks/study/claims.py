@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.study import serving
+from benchmarks.study import moving, serving
 from benchmarks.study.arrivals import DELAYS
 from benchmarks.study.bootstrap import Comparison, compare
 from benchmarks.study.learning import Learning, beaten_from, rank_correlation
@@ -155,3 +155,27 @@ def serving_claims(results: Results, found: Compared) -> list[Claim]:
             )
         )
     return claims
+
+
+def after_events(results: Results, found: Compared, late: str) -> tuple[float, float]:
+    """Return where a delay costs: just after people have learnt of a change, or all the time.
+
+    Parameters
+    ----------
+    results : Results
+    found : Compared
+    late : str
+        Name of the delay.
+
+    Returns
+    -------
+    of_excess, of_time : float
+        Share of the excess of the mean square error, and share of the instants, that fall within
+        the delay and one cycle after a wash, a hole found or a hole mended.
+    """
+    events = (*moving.WASHES, moving.TORN[0] + moving.ALARM_DAYS, moving.TORN[1])
+    hours = results.truth.hours[found.instants]
+    span = float(late.split(maxsplit=1)[0]) + results.setting.rules.cycle_hours
+    near = np.any([(hours >= 24 * e) & (hours < 24 * e + span) for e in events], axis=0)
+    excess = (found.ways[late].error - found.ways[REFERENCE].error)[found.instants]
+    return float(excess[near].sum() / excess.sum()), float(near.mean())

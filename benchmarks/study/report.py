@@ -30,7 +30,7 @@ def document(results: Results, extra: list[Part], folder: Path) -> tuple[str, li
         parts.made(results),
         parts.learning_curve(results.learning[results.setting.family], results, folder),
         parts.served_for_two_months(results, found, folder),
-        parts.delay(found, folder),
+        parts.delay(results, found, folder),
         parts.state(results, found, folder),
         *([parts.circumstances(results, found)] if len(results.chains) > 1 else []),
         *([parts.families(results)] if len(results.learning) > 1 else []),
