@@ -215,6 +215,13 @@ class Power(RuleBasedStateMachine):
         with suppress(RbfError, OSError):
             self.device.promotion.promote(version, "test", pin=pin)
 
+    @precondition(lambda self: self.device.promotion.state.active)
+    @rule()
+    def pin_for_a_while(self):
+        self.force(self.device.promotion.state.active, pin=True)
+        self.look()
+        self.command("unpin")
+
     @rule()
     def rollback(self):
         previous = self.device.promotion.state.previous
