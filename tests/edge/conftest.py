@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -152,3 +152,12 @@ def certificate(tmp_path_factory):
     )  # fmt: skip
     (folder / "token").write_text(TOKEN + "\n")
     return folder
+
+
+@pytest.fixture
+def served(agent):
+    """The agent with both listeners: agent, HTTP client, Unix socket client, HTTP host:port."""
+    with listening(agent) as server, ExitStack() as stack:
+        tcp = stack.enter_context(RemoteAgent(server.http))
+        unix = stack.enter_context(RemoteAgent(f"unix:{agent.config.socket_path}"))
+        yield agent, tcp, unix, server.http.removeprefix("http://")
