@@ -144,7 +144,8 @@ def served_for_two_months(results: Results, found: Compared, folder: Path) -> Pa
         f"""
 A release every {rules.cycle_hours:g} hours ({len(chain)} in all). Each estimates the state of the screens from the
 readings since the one before and what was known then, simulates winds in that state, trains on the runs of
-this state and of its neighbours, old and new, and serves after its delay. All rows are scored on the same
+this state and of its neighbours, old and new, and serves after its delay.
+These releases are fitted and asked directly: without export and without the gate. All rows are scored on the same
 {int(found.instants.sum())} instants, from hour {first:g} on, when every row has an answer.
 
 {table(header, rows)}
