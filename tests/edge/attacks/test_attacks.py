@@ -14,6 +14,7 @@ from tuf.api.metadata import MetaFile
 from edge_agent.contracts.model import canonical_json, sha256
 from edge_agent.contracts.release import TargetFile
 from edge_agent.contracts.repository import target_file
+from tests.edge.conftest import wait_until
 from tests.edge.owner import Owner, signer
 from tests.edge.releases import NAME, make_release, publish_release
 from tests.edge.web import endless, silent, trickle, trickle_head
@@ -45,6 +46,8 @@ def comes_through(scene, version):
     assert scene.pull() == version, scene.agent.source_trouble
     assert scene.agent.source_trouble is None
     assert scene.agent.refused == []
+    # Whoever asks all the while gets its answers.
+    wait_until(lambda: version in scene.served)
 
 
 @pytest.mark.parametrize("which", ["model", "manifest", "golden"])
