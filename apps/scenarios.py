@@ -3,53 +3,19 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from apps.errors import SimulationError
 from edge_agent.contracts.model import Contract
-from edge_agent.contracts.site import Panel, Site
+from edge_agent.contracts.site import Site
+from edge_agent.contracts.site_state import Tear
+
+__all__ = ["Scenario", "Tear"]
 
 #: A tear may stick out of its panel by this much, m: rounding, not geometry.
 _SLACK = 1e-6
-
-
-class Tear(Contract):
-    """A torn part of a panel: a rectangle that has lost a share of its screen.
-
-    Positions are in the coordinates of the panel's corners: (y, z) on x faces, (x, z) on y faces,
-    (x, y) on the roof.
-    """
-
-    panel: str
-    """Name of the panel."""
-    centre: Annotated[float, Field(ge=0)]
-    """Middle of the tear along the first coordinate, m."""
-    width: Annotated[float, Field(gt=0)]
-    """Extent along the first coordinate, m."""
-    span: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = None
-    """From and to along the second coordinate, m; the whole panel if none."""
-    open_fraction: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the rectangle where the screen is gone."""
-
-    @property
-    def along(self) -> tuple[float, float]:
-        """From and to along the first coordinate, m."""
-        return self.centre - self.width / 2, self.centre + self.width / 2
-
-    @classmethod
-    def whole(cls, panel: Panel) -> Self:
-        """Return the tear that leaves nothing of a panel."""
-        (a, _), (b, _) = panel.start, panel.end
-        return cls(panel=panel.name, centre=(a + b) / 2, width=b - a)
-
-    @model_validator(mode="after")
-    def _has_extent(self) -> Self:
-        if self.span is not None and self.span[0] >= self.span[1]:
-            msg = f"tear of {self.panel}: span must go from low to high"
-            raise ValueError(msg)
-        return self
 
 
 class Scenario(Contract):

@@ -128,7 +128,7 @@ def estimate(
     measured: np.ndarray,
     *,
     gains: np.ndarray | None = None,
-    torn_panels: Sequence[str] = (),
+    tears: Sequence[Tear] = (),
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> SiteState:
@@ -144,7 +144,7 @@ def estimate(
         NaN where there is no reading; a sensor that is gone is a column of them.
     gains : (sensors,) array, optional
         From `sensor_gains`; zero if none.
-    torn_panels, since, until
+    tears, since, until
         Put into the state as they are.
 
     Raises
@@ -167,7 +167,7 @@ def estimate(
     return SiteState(
         screen_loss_factor=float(np.exp(grid[best])),
         log_error=float(np.sqrt(2.0 * INFLATION / curvature)) if curvature > 0 else None,
-        torn_panels=tuple(torn_panels),
+        tears=tuple(tears),
         method="log_speed_least_squares/1",
         readings=readings,
         since=since,

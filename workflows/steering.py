@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from apps.scenarios import Scenario
-from edge_agent.contracts.features import FeatureMap
+from edge_agent.contracts.features import MastLogLaw
 from edge_agent.contracts.observation import Reading
 
 #: Jitter of a past wind: log-normal in speed, normal in direction (degrees). About the change of
@@ -127,14 +127,14 @@ class Weather(NamedTuple):
 NO_WEATHER = Weather(np.empty((0, 2)), np.empty(0), None)
 
 
-def recent_winds(readings: Sequence[Reading], feature_map: FeatureMap, hours: float) -> Weather:
+def recent_winds(readings: Sequence[Reading], feature_map: MastLogLaw, hours: float) -> Weather:
     """Return the winds of the last hours of a record.
 
     Parameters
     ----------
     readings : sequence of Reading
         Of the mast, in order of time.
-    feature_map : FeatureMap
+    feature_map : MastLogLaw
     hours : float
         Age of the oldest, in data time before the newest.
 

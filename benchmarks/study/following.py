@@ -141,12 +141,11 @@ def _new(pool: int, rules: Rules, torn: bool) -> int:
 
 def told(state: SiteState, news: Known, now: float, rules: Rules) -> SiteState:
     """Return the state after what people have told since the last cycle."""
-    panels = tuple(t.panel for t in news.tears)
-    state = state.model_copy(update={"torn_panels": panels})
+    state = state.model_copy(update={"tears": news.tears})
     if news.since == 0 or 24 * news.since <= now - rules.cycle_hours:
         return state
     if news.washed:
-        return SiteState(log_error=WASHED_ERROR, torn_panels=panels)
+        return SiteState(log_error=WASHED_ERROR, tears=news.tears)
     # What was estimated while nobody knew of the hole is less certain, and so is what follows it.
     wider = float(np.hypot(state.log_error or 0.0, HOLE_ERROR))
     return state.model_copy(update={"log_error": wider})
@@ -170,7 +169,7 @@ def _estimated(
             readings.inputs[seen],
             readings.speed[seen],
             gains=gains,
-            torn_panels=before.torn_panels,
+            tears=before.tears,
         )
     except StageError:  # a calm: nothing to go by, and less certain with every day
         fresh = before.model_copy(update={"log_error": None})

@@ -17,6 +17,10 @@ from edge_agent.contracts.model import Contract
 from edge_agent.contracts.site import Site
 
 Positive = Annotated[float, Field(gt=0)]
+#: The values of one averaging window by (sensor, quantity).
+SourceValues = Mapping[tuple[str, str], Sequence[float]]
+#: Stands in a sensor's column for a reading that is not there, m/s; no speed is below zero.
+SILENT = -1.0
 
 
 class InputVariable(Contract):
@@ -30,6 +34,9 @@ class InputVariable(Contract):
     """Lower end of the range covered by training, in `unit`."""
     maximum: float
     """Upper end of the range covered by training, in `unit`."""
+    default: float | None = None
+    """Taken where a caller leaves the column out: an estimated state of the house, `SILENT` for an
+    interior sensor; none if it must be given. Columns with a default come last."""
 
 
 class ReadingSource(Contract):
@@ -82,9 +89,18 @@ class MastLogLaw(Contract):
         )
 
     @property
+    def optional(self) -> tuple[ReadingSource, ...]:
+        """Readings that an evaluation uses where they are there: none."""
+        return ()
+
+    @property
     def columns(self) -> tuple[tuple[str, str], ...]:
-        """(name, unit) of each model input, in order."""
+        """(name, unit) of each model input that comes from readings, in order."""
         return (("wind_speed", "m s-1"), ("wind_from_direction", "degree"))
+
+    def from_sources(self, values: SourceValues) -> np.ndarray:
+        """Return `from_readings` of values by (sensor, quantity); other sensors' are ignored."""
+        return self.from_readings({q: v for (s, q), v in values.items() if s == self.sensor})
 
     def from_readings(self, values: Mapping[str, Sequence[float]]) -> np.ndarray:
         """Return the model inputs of one averaging window.
@@ -143,7 +159,78 @@ class MastLogLaw(Contract):
         )
 
 
-FeatureMap = MastLogLaw
+class MastAndSensors(Contract):
+    """Feature map ``mast_and_sensors/1``: the mast's wind, and what interior anemometers read.
+
+    The mast's columns are those of `MastLogLaw`; then comes the mean wind speed of each interior
+    sensor over the window, or `SILENT`.
+    """
+
+    name: str = Field(default="mast_and_sensors/1", pattern=r"^mast_and_sensors/1$")
+    """Identifies the function."""
+    mast: MastLogLaw
+    """How the mast's readings become the reference-height wind."""
+    sensors: tuple[str, ...] = Field(min_length=1)
+    """Interior sensors, in the order of their columns."""
+
+    @classmethod
+    def for_site(cls, site: Site) -> MastAndSensors:
+        """Return the map of a site with all of its interior sensors."""
+        return cls(mast=MastLogLaw.for_site(site), sensors=tuple(s.name for s in site.sensors))
+
+    @property
+    def sources(self) -> tuple[ReadingSource, ...]:
+        """The readings that one evaluation needs."""
+        return self.mast.sources
+
+    @property
+    def optional(self) -> tuple[ReadingSource, ...]:
+        """Readings that an evaluation uses where they are there."""
+        return tuple(ReadingSource(sensor=s, quantity="wind_speed") for s in self.sensors)
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """(name, unit) of each model input that comes from readings, in order."""
+        return (*self.mast.columns, *((sensor_column(s), "m s-1") for s in self.sensors))
+
+    def from_sources(self, values: SourceValues) -> np.ndarray:
+        """Return the model inputs of one averaging window.
+
+        Parameters
+        ----------
+        values : mapping from (sensor, quantity) to the window's values
+            The mast's as in `MastLogLaw.from_readings`; interior sensors may be left out.
+
+        Returns
+        -------
+        inputs : (2 + sensors,) float32
+
+        Raises
+        ------
+        InvalidInput
+            As `MastLogLaw.from_readings`, and if a sensor's value is not finite or below zero.
+        """
+        wind = self.mast.from_sources(values)
+        speeds = [self._mean(sensor, values.get((sensor, "wind_speed"))) for sensor in self.sensors]
+        return np.concatenate([wind, np.array(speeds, np.float32)])
+
+    @staticmethod
+    def _mean(sensor: str, values: Sequence[float] | None) -> float:
+        if values is None or len(values) == 0:
+            return SILENT
+        speed = np.asarray(values, dtype=float)
+        if not (np.isfinite(speed).all() and (speed >= 0).all()):
+            msg = f"a wind speed of sensor {sensor!r} is below zero or not finite"
+            raise InvalidInput(msg, quantity="wind_speed")
+        return float(speed.mean())
+
+
+FeatureMap = MastLogLaw | MastAndSensors
+
+
+def sensor_column(sensor: str) -> str:
+    """Return the name of the model input that holds an interior sensor's wind speed."""
+    return f"{sensor}_wind_speed"
 
 
 def log_law_factor(from_height: float, to_height: float, roughness_length: float) -> float:

@@ -20,6 +20,11 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+#: Axes of an output that is a field, and of one that is a number a row.
+FIELD_DIMS = ("batch", "component", "z", "y", "x")
+ROW_DIMS = ("batch",)
+
+
 class TargetFile(Contract):
     """One file of the repository's ``targets/``."""
 
@@ -36,12 +41,20 @@ class TargetFile(Contract):
 class OutputVariable(Contract):
     """One output tensor of the model."""
 
-    name: Literal["wind", "wind_std"]
-    """``wind``: the prediction; ``wind_std``: its standard deviation, before calibration."""
+    name: Literal["wind", "wind_std", "distance", "innovation"]
+    """``wind``: the prediction; ``wind_std``: its standard deviation, before calibration.
+    ``distance``: of the inputs to the nearest training run; ``innovation``: how far the interior
+    sensors are from what the model expects of them, root mean square of standard deviations."""
     unit: str
     """UDUNITS spelling."""
-    dims: tuple[str, ...] = ("batch", "component", "z", "y", "x")
-    """Axes in order; component is (x_wind, y_wind, upward_air_velocity) in the house frame."""
+    dims: tuple[str, ...] = FIELD_DIMS
+    """Axes in order; component is (x_wind, y_wind, upward_air_velocity) in the house frame. A
+    diagnostic has one value a row: ``("batch",)``."""
+
+    @property
+    def diagnostic(self) -> bool:
+        """Whether it is one number a row and no field."""
+        return self.dims == ROW_DIMS
 
 
 class ScoreSet(Contract):
@@ -92,6 +105,24 @@ class Uncertainty(Contract):
     """Nominal coverage."""
     factor: Annotated[float, Field(gt=0)]
     """Multiplies ``wind_std``."""
+    limits: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Of a diagnostic output: the largest value on the calibration set. Beyond it the interval is
+    vouched for by nothing, and an answer counts as out of range."""
+
+
+class ReadingErrors(Contract):
+    """What a model that takes interior sensors assumes of readings and of the state it is told."""
+
+    sensor_relative: Annotated[float, Field(ge=0)] = 0.12
+    """Standard error of an interior sensor's ten-minute mean, relative: gusts and calibration."""
+    sensor_absolute: Annotated[float, Field(gt=0)] = 0.05
+    """Standard error of an interior sensor's ten-minute mean, m/s."""
+    screen_loss: Annotated[float, Field(ge=0)] = 0.2
+    """Standard error of the natural logarithm of the screens' loss factor."""
+    mast_speed: Annotated[float, Field(ge=0)] = 0.0
+    """Standard error of the mast's wind speed as the house's, relative."""
+    mast_direction: Annotated[float, Field(ge=0, le=90)] = 0.0
+    """Standard error of the mast's wind direction as the house's, degrees."""
 
 
 class Golden(Contract):
@@ -102,9 +133,9 @@ class Golden(Contract):
     outputs: dict[str, TargetFile]
     """Expected tensor of each output, ``.npy``: float32, or whole numbers of `step`."""
     step: Annotated[float, Field(gt=0)] = 1.0
-    """What one unit of the expected tensors is, m/s."""
+    """What one unit of the expected tensors is, in the output's unit."""
     absolute_tolerance: Annotated[float, Field(gt=0)]
-    """m/s."""
+    """In the output's unit."""
 
 
 class Delta(Contract):
@@ -172,6 +203,8 @@ class Release(Contract):
     """Selection decided; evaluation is only reported."""
     uncertainty: Uncertainty
     """Calibration of the intervals."""
+    reading_errors: ReadingErrors | None = None
+    """What it was scored under; none if it takes no interior sensors."""
     provenance: Provenance | None = None
     """Where it comes from; none in releases from before there were signatures."""
     environment: dict[str, str]

@@ -76,6 +76,6 @@ def test_a_hole_is_named_when_it_is_found_and_makes_the_state_less_certain():
     hidden = 24 * (TORN[0] + ALARM_DAYS) - 1
     assert told(before, known(hidden / 24), hidden, rules) == before
     found = told(before, known((hidden + 6) / 24), hidden + 6, rules)
-    assert found.torn_panels == ("west",)
+    assert [t.panel for t in found.tears] == ["west"]
     assert found.screen_loss_factor == 1.4
     assert found.log_error == pytest.approx(np.hypot(0.05, HOLE_ERROR))
