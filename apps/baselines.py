@@ -9,7 +9,7 @@ import numpy as np
 from edge_agent.contracts.geometry import wind_vector
 
 if TYPE_CHECKING:
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
 
 #: A factor of e in wind speed counts as far as this many radians of direction. Chosen in favour of
 #: the baseline: of 0 to 1, the weight with the smallest error on embedded runs.

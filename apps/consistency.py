@@ -19,7 +19,7 @@ from apps.surrogates.symmetry import mirror_direction, mirror_field, symmetries
 from edge_agent.contracts.site import Site
 
 if TYPE_CHECKING:
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
 
 #: A fault undone must leave this share of the error to be believed.
 CLEARLY = 0.6

@@ -18,7 +18,7 @@ from edge_agent.contracts.release import Digest
 from edge_agent.contracts.site import Site
 
 if TYPE_CHECKING:
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
 
 
 class Correction(Contract):

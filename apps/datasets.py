@@ -18,7 +18,9 @@ from pydantic import ValidationError
 from apps.cf import COMPONENTS, TURBULENCE, attributes, dataset
 from apps.errors import DatasetError
 from apps.scenarios import Scenario
+from apps.simulation_set import SimulationSet
 from apps.simulators.base import Case, Fidelity, Resources
+from apps.space import WIND, Space
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.model import Contract, canonical_json, sha256
 from edge_agent.contracts.site import Site
@@ -88,20 +90,6 @@ class Simulation:
     """Every global attribute of the file."""
     centres: tuple[np.ndarray, np.ndarray, np.ndarray]
     """Cell centres along x, y, z, m."""
-
-
-@dataclass(frozen=True)
-class SimulationSet:
-    """Simulations of one site on its output grid."""
-
-    digests: tuple[str, ...]
-    """In the order asked for."""
-    wind_speed: np.ndarray
-    """(n,) float64, m/s, at the site's reference height."""
-    wind_from_direction: np.ndarray
-    """(n,) float64, degrees."""
-    wind: np.ndarray
-    """(n, 3, nz, ny, nx) float32, m/s."""
 
 
 class Failure(Contract):
@@ -290,13 +278,24 @@ def read_attributes(path: Path) -> dict[str, Any]:
         raise DatasetError(msg, file=str(path)) from error
 
 
-def load_simulations(store: Path, digests: Sequence[str], site: Site) -> SimulationSet:
+def load_simulations(
+    store: Path, digests: Sequence[str], site: Site, space: Space = WIND
+) -> SimulationSet:
     """Read simulations of one site, in the order given.
+
+    Parameters
+    ----------
+    store : Path
+    digests : sequence of str
+    site : Site
+    space : Space
+        What to tell of the state that each was made for; by default nothing.
 
     Raises
     ------
     DatasetError
-        If one cannot be read, is another's, or was made for another site or output grid.
+        If one cannot be read, is another's, was made for another site or output grid, or has tears
+        that the space's columns cannot tell.
     """
     site_digest, grid = site.content_digest(), site.grid()
     shape = (3, *grid.shape)
@@ -315,12 +314,18 @@ def load_simulations(store: Path, digests: Sequence[str], site: Site) -> Simulat
             if got.shape != wanted.shape or np.abs(got - wanted).max() > _SAME_PLACE:
                 msg = f"{path}: cells along {name} are not the output grid's; simulate again"
                 raise DatasetError(msg, file=str(path), axis=name)
+        if space.columns and not space.tells(run.scenario.tears):
+            msg = f"{path}: its tears cannot be told in the columns of a state; leave it out"
+            raise DatasetError(msg, file=str(path))
         runs.append(run)
+    state = [space.row(r.scenario) for r in runs]
     return SimulationSet(
         digests=tuple(digests),
         wind_speed=np.array([r.scenario.wind_speed for r in runs], dtype=float),
         wind_from_direction=np.array([r.scenario.wind_from_direction for r in runs], dtype=float),
         wind=np.stack([r.wind for r in runs]) if runs else np.empty((0, *shape), np.float32),
+        state=np.array(state).reshape(len(runs), len(space.columns)),
+        space=space,
     )
 
 

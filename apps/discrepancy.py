@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from apps.datasets import SimulationSet
 from apps.errors import DatasetError
+from apps.simulation_set import SimulationSet
 
 #: Ratio of wind speeds that counts as much as a radian of direction.
 _RATIO = 4.0

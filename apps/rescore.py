@@ -25,7 +25,7 @@ from edge_agent.contracts.repository import TARGETS, Index, target_file
 from edge_agent.contracts.site import Site
 
 if TYPE_CHECKING:
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
 
 #: Relative difference that another machine's arithmetic may make.
 TOLERANCE = 1e-4

@@ -28,7 +28,7 @@ from edge_agent.contracts.site import Site
 from edge_agent.contracts.storage import write_bytes
 
 if TYPE_CHECKING:
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
 
 VALIDATION = "validation.json"
 

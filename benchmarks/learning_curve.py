@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from apps import baselines, scores
-from apps.datasets import SimulationSet, load_simulations
+from apps.datasets import load_simulations
+from apps.simulation_set import SimulationSet
 from apps.simulators.base import Case, Fidelity, Finished, Resources
 from apps.simulators.registry import make
 from apps.surrogates.base import Surrogate, family, family_settings
@@ -48,12 +49,6 @@ def simulated(
     return load_simulations(store, digests, site)
 
 
-def first(data: SimulationSet, n: int) -> SimulationSet:
-    return SimulationSet(
-        data.digests[:n], data.wind_speed[:n], data.wind_from_direction[:n], data.wind[:n]
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -79,7 +74,7 @@ def main() -> None:
     print("| runs | RMSE, m/s | relative L2 | coverage | no mirrors | nearest | ratio | fit, s |")
     print("|---|---|---|---|---|---|---|---|")
     for n in args.runs:
-        data = first(training, n)
+        data = training.take(slice(n))
         model, seconds = fitted(args.family, {}, data, site)
         plain, _ = fitted(args.family, {"symmetry": False}, data, site)
         wind, std = model.predict(inputs)

@@ -24,8 +24,9 @@ from learning_curve import Unlimited, fitted
 from weather import recorded
 
 from apps import scores
-from apps.datasets import SimulationSet, load_simulations
+from apps.datasets import load_simulations
 from apps.scenarios import Scenario
+from apps.simulation_set import SimulationSet
 from apps.simulators.base import Case, Fidelity, Finished, Resources
 from apps.simulators.registry import make
 from apps.surrogates.symmetry import symmetries

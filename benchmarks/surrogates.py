@@ -19,13 +19,13 @@ import numpy as np
 
 from apps import baselines, scores
 from apps.choice import latency_ms
-from apps.datasets import SimulationSet
+from apps.simulation_set import SimulationSet
 from apps.simulators.base import Fidelity
 from apps.surrogates.base import FAMILIES, family, family_settings
 from apps.surrogates.blas import blas_threads
 from apps.surrogates.export import canonical_bytes, check_parity
 from apps.validate import model_inputs
-from benchmarks.learning_curve import ROOT, first, simulated
+from benchmarks.learning_curve import ROOT, simulated
 from edge_agent.contracts.site import Site
 
 #: The trial's best on its own house, and what is aimed at: a third less.
@@ -145,7 +145,7 @@ def main() -> None:
         print(line(row), flush=True)
 
     for n in args.runs:
-        data, inputs = first(training, n), model_inputs(truth)
+        data, inputs = training.take(slice(n)), model_inputs(truth)
         if args.floors:
             show(floor("nearest run", baselines.nearest_simulation(data, inputs), truth, n))
             show(floor("POD + GP (trial's)", gaussian_process(data, inputs), truth, n))

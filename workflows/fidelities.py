@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from apps.correction import load_truth
-from apps.datasets import SimulationSet, load_simulations
+from apps.datasets import load_simulations
 from apps.repository.reading import open_index, read_release
 from apps.repository.store import FolderStore
 from apps.scores import relative_l2, rmse
+from apps.simulation_set import SimulationSet
 from edge_agent.contracts.repository import target_file
 from edge_agent.contracts.site import Site
 from workflows.config import Campaign

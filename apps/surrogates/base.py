@@ -24,23 +24,24 @@ from edge_agent.contracts.site import Site
 if TYPE_CHECKING:
     import onnx
 
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
 
-#: The exported graph: one input (batch, 2) float32, two outputs (batch, 3, nz, ny, nx) float32.
+#: The exported graph: one input (batch, 2 + columns of the state) float32, two outputs
+#: (batch, 3, nz, ny, nx) float32.
 INPUT, WIND, WIND_STD = "inputs", "wind", "wind_std"
 
 
 class Surrogate(Protocol):
-    """A trained map from wind speed and direction to the wind in the house."""
+    """A trained map from wind speed and direction, and perhaps the state, to the house's wind."""
 
     def predict(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the wind and its standard deviation.
 
         Parameters
         ----------
-        inputs : (n, 2) float32
-            Columns of the feature map: wind speed at the reference height (m/s), direction it
-            comes from (degrees).
+        inputs : (n, 2 + columns) float32
+            Wind speed at the reference height (m/s), direction it comes from (degrees), and the
+            state of the house in the columns of the training set's space.
 
         Returns
         -------
@@ -128,6 +129,8 @@ class Family:
     """Raised by hand when the numbers change; a golden test guards it."""
     resumable: bool = False
     """Whether a training that is stopped goes on where it was."""
+    takes_state: bool = True
+    """Whether it can take the state of the house beside the wind."""
     packages: tuple[str, ...] = ()
     """Packages beside the usual ones whose versions matter."""
 
@@ -149,7 +152,8 @@ def _network(module: str, version: str) -> Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "pod_regression": Family("apps.surrogates.pod_regression", version="2"),
+    "pod_regression": Family("apps.surrogates.pod_regression", version="2", takes_state=False),
+    "pod_gp": Family("apps.surrogates.pod_gp", version="1"),
     "pod_network": _network("pod_network", version="1"),
     "fourier_operator": _network("fourier_operator", version="1"),
     "convolutional": _network("convolutional", version="1"),
@@ -192,16 +196,27 @@ def family_settings(name: str, values: Mapping[str, Any]) -> Contract:
         raise TrainingError(msg, family=name, field=field) from error
 
 
-def check_training_data(data: SimulationSet, minimum_runs: int) -> None:
-    """Refuse what no family can learn from.
+def check_training_data(data: SimulationSet, minimum_runs: int, *, state: bool = False) -> None:
+    """Refuse what a family cannot learn from.
+
+    Parameters
+    ----------
+    data : SimulationSet
+    minimum_runs : int
+    state : bool
+        Whether the family takes the state of the house.
 
     Raises
     ------
     TrainingError
-        If there are fewer than `minimum_runs`, a run is there twice, a value is not finite or a
-        wind speed is not positive.
+        If there are fewer than `minimum_runs`, a run is there twice, a value is not finite, a wind
+        speed is not positive, or the runs tell of a state that the family does not take.
     """
     n = len(data.digests)
+    if data.space.columns and not state:
+        names = ", ".join(name for name, _ in data.space.columns)
+        msg = f"this family takes wind alone, not {names}; take pod_gp or a network"
+        raise TrainingError(msg, columns=names)
     if n < minimum_runs:
         msg = f"{n} training runs; at least {minimum_runs} are needed, simulate more"
         raise TrainingError(msg, runs=n, needed=minimum_runs)
@@ -210,6 +225,7 @@ def check_training_data(data: SimulationSet, minimum_runs: int) -> None:
         raise TrainingError(msg, runs=n)
     finite = np.isfinite(data.wind.reshape(n, -1)).all(axis=1)
     finite &= np.isfinite(data.wind_speed) & np.isfinite(data.wind_from_direction)
+    finite &= np.isfinite(data.state).all(axis=1)
     if not finite.all():
         bad = data.digests[int(np.argmin(finite))]
         msg = f"training run {bad} holds a value that is not finite; remove it"

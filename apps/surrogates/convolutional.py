@@ -20,7 +20,7 @@ from apps.surrogates.field_network import fit_fields, member_weights
 from apps.surrogates.training_set import NetworkSettings, TrainingSet
 
 if TYPE_CHECKING:
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
     from apps.surrogates.network import TorchSurrogate
     from edge_agent.contracts.site import Site
 

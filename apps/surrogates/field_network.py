@@ -21,7 +21,7 @@ from apps.surrogates.training_set import NetworkSettings, TrainingSet
 from edge_agent.contracts.site import Site
 
 if TYPE_CHECKING:
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
 
 
 class FieldCore(Protocol):
@@ -115,7 +115,7 @@ def fit_fields(
         "best_steps": list(outcome.best_steps),
     }
     module = FieldEnsemble(known.inputs, core, variance, known.shape)
-    return TorchSurrogate(module, chosen, known.state())
+    return TorchSurrogate(module, chosen, known.state(), known.example)
 
 
 def member_weights(generator: torch.Generator, *shape: int, fan_in: int) -> nn.Parameter:

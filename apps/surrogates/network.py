@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from apps.surrogates.base import INPUT, WIND, WIND_STD
+from apps.surrogates.state_features import StateFeatures
 from apps.surrogates.symmetry import Mirror
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Features(nn.Module):
     speed : (float, float), m/s
         Range of the training set.
     speed_scale : float, m/s
+    state : StateFeatures, optional
+        Of the house, if it is among the inputs.
     """
 
     wavenumbers: Tensor
@@ -52,9 +55,15 @@ class Features(nn.Module):
     limits: Tensor
 
     def __init__(
-        self, bearing: float, harmonics: int, speed: tuple[float, float], speed_scale: float
+        self,
+        bearing: float,
+        harmonics: int,
+        speed: tuple[float, float],
+        speed_scale: float,
+        state: StateFeatures | None = None,
     ) -> None:
         super().__init__()
+        self.state = state
         k = torch.arange(1, harmonics + 1, dtype=torch.float32)
         self.bearing, self.speed_scale = bearing - 180.0, speed_scale
         low, high = (u / (u + speed_scale) for u in speed)
@@ -67,23 +76,26 @@ class Features(nn.Module):
     @property
     def count(self) -> int:
         """Number of features."""
-        return len(self.wavenumbers) + 1
+        return len(self.wavenumbers) + 1 + (0 if self.state is None else self.state.count)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (batch, count) and wind speed (batch, 1) of inputs (batch, 2)."""
+        """Return features (batch, count) and wind speed (batch, 1) of inputs (batch, columns)."""
         speed, direction = inputs[:, 0:1], inputs[:, 1:2]
         phi = (direction - self.bearing) * (-np.pi / 180.0)
         waves = torch.cos(phi * self.wavenumbers + self.phases * np.pi)
         held = torch.minimum(torch.maximum(speed, self.limits[0]), self.limits[1])
         t = (held / (held + self.speed_scale)) * self.slope + self.offset
-        return torch.cat([waves, t], dim=1), speed
+        if self.state is None:
+            return torch.cat([waves, t], dim=1), speed
+        return torch.cat([waves, t, self.state(inputs)], dim=1), speed
 
     def signs(self, mirror: Mirror) -> np.ndarray:
         """Return the factor (+1 or -1) that each feature takes in a mirror, (count,) float32."""
         sines = self.phases.numpy() < 0
         odd = self.wavenumbers.numpy() % 2 == 1
         flipped = (mirror[0] & (odd != sines)) ^ (mirror[1] & sines)
-        return np.append(np.where(flipped, -1.0, 1.0), 1.0).astype(np.float32)
+        own = np.append(np.where(flipped, -1.0, 1.0), 1.0).astype(np.float32)
+        return own if self.state is None else np.concatenate([own, self.state.signs(mirror)])
 
 
 class FieldEnsemble(nn.Module):
@@ -103,7 +115,7 @@ class FieldEnsemble(nn.Module):
         self.register_buffer("residual_std", torch.tensor(residual**0.5, dtype=torch.float32))
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return wind and standard deviation, (batch, 3, nz, ny, nx), of inputs (batch, 2)."""
+        """Return wind and standard deviation, (batch, 3, nz, ny, nx), of inputs."""
         features, speed = self.features(inputs)
         fields = self.core(features)
         wind = fields.mean(dim=0)
@@ -124,12 +136,19 @@ class TorchSurrogate:
         What training chose, JSON values.
     state : dict of arrays
         Beside the core's parameters, what a warm start needs.
+    example : (n, columns) float32
+        Inputs to trace the export with; at least two.
     """
 
     def __init__(
-        self, module: FieldEnsemble, chosen: dict[str, Any], state: dict[str, np.ndarray]
+        self,
+        module: FieldEnsemble,
+        chosen: dict[str, Any],
+        state: dict[str, np.ndarray],
+        example: np.ndarray,
     ) -> None:
         self._module, self._chosen, self._state = module.eval(), chosen, state
+        self._example = example
 
     def predict(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return wind and standard deviation; see `apps.surrogates.base.Surrogate`."""
@@ -149,7 +168,7 @@ class TorchSurrogate:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 self._module,
-                (torch.tensor([[3.0, 20.0], [6.0, 120.0], [9.0, 250.0]]),),
+                (torch.from_numpy(self._example),),
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,

@@ -31,7 +31,7 @@ from apps.surrogates.training_set import NetworkSettings, TrainingSet
 from edge_agent.contracts.site import Site
 
 if TYPE_CHECKING:
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
 
 
 class Settings(NetworkSettings):
@@ -161,7 +161,7 @@ def fit(
         "scale": np.array(scale),
     } | known.state()
     module = FieldEnsemble(known.inputs, core, variance, known.shape)
-    return TorchSurrogate(module, chosen, state)
+    return TorchSurrogate(module, chosen, state, known.example)
 
 
 def _basis(state: Mapping[str, np.ndarray]) -> Basis:

@@ -42,7 +42,7 @@ from edge_agent.contracts.site import Site
 if TYPE_CHECKING:
     import onnx
 
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
 
 #: Added to every standard deviation, m/s: it must not vanish in a calm.
 MINIMUM_STD = 1e-3

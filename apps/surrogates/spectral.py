@@ -71,14 +71,20 @@ class TensorBasis:
             Direction-major; each function of direction has mean square one.
         """
         speed, from_direction = np.asarray(inputs, dtype=float).T
-        phi = np.deg2rad(self.bearing - 180.0 - from_direction)
-        shift = np.where(self.sines, np.pi / 2, 0.0)
-        h = np.cos(phi[:, None] * self.wavenumbers - shift) * self.amplitudes
-        a, b = self.speed_map
-        held = np.clip(speed, self.lowest, self.highest)
-        t = np.clip(a * held / (held + self.speed_scale) + b, -1.0, 1.0)
-        g = np.cos(np.arccos(t)[:, None] * np.arange(self.degree + 1))
+        h, g = self.waves(from_direction), self.polynomials(speed)
         return np.asarray((h[:, :, None] * g[:, None, :]).reshape(len(speed), -1))
+
+    def waves(self, from_direction: np.ndarray) -> np.ndarray:
+        """Return every function of direction (degrees), (n, 2 harmonics + 1) float64."""
+        phi = np.deg2rad(self.bearing - 180.0 - np.asarray(from_direction, float))
+        shift = np.where(self.sines, np.pi / 2, 0.0)
+        return np.asarray(np.cos(phi[:, None] * self.wavenumbers - shift) * self.amplitudes)
+
+    def polynomials(self, speed: np.ndarray) -> np.ndarray:
+        """Return every polynomial of speed (m/s), (n, degree + 1) float64."""
+        a, b = self.speed_map
+        held = np.clip(np.asarray(speed, float), self.lowest, self.highest)
+        return chebyshev(a * held / (held + self.speed_scale) + b, self.degree)
 
     @property
     def amplitudes(self) -> np.ndarray:
@@ -87,10 +93,18 @@ class TensorBasis:
 
     def signs(self, mirror: Mirror) -> np.ndarray:
         """Return the factor (+1 or -1) that each product takes in a mirror, (size,) float64."""
+        return np.repeat(self.wave_signs(mirror), self.degree + 1)
+
+    def wave_signs(self, mirror: Mirror) -> np.ndarray:
+        """Return the factor that each function of direction takes in a mirror, float64."""
         # phi becomes pi - phi where x flips, and -phi where y flips.
         odd_x = (self.wavenumbers % 2 == 1) != self.sines
         flipped = (mirror[0] & odd_x) ^ (mirror[1] & self.sines)
-        return np.repeat(np.where(flipped, -1.0, 1.0), self.degree + 1)
+        return np.where(flipped, -1.0, 1.0)
+
+    def spectrum(self, direction_scale: float) -> np.ndarray:
+        """Return the prior variance of each function of direction; see `prior`."""
+        return np.asarray((1.0 + (self.wavenumbers / direction_scale) ** 2) ** -2.5)
 
     def prior(self, direction_scale: float, speed_decay: float) -> np.ndarray:
         """Return the prior variance of each product's weight; they sum to one.
@@ -109,7 +123,13 @@ class TensorBasis:
         -------
         (size,) float64
         """
-        spectrum = (1.0 + (self.wavenumbers / direction_scale) ** 2) ** -2.5
+        spectrum = self.spectrum(direction_scale)
         decay = speed_decay ** np.arange(self.degree + 1)
         prior = (spectrum[:, None] * decay).reshape(-1)
         return np.asarray(prior / prior.sum())
+
+
+def chebyshev(t: np.ndarray, degree: int) -> np.ndarray:
+    """Return Chebyshev polynomials T_0 to T_degree of t, held to [-1, 1]: (n, degree + 1)."""
+    held = np.clip(np.asarray(t, float), -1.0, 1.0)
+    return np.asarray(np.cos(np.arccos(held)[:, None] * np.arange(degree + 1)))

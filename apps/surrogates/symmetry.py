@@ -91,6 +91,33 @@ def mirror_direction(from_direction: np.ndarray, mirror: Mirror, bearing: float)
     return np.asarray((relative + bearing) % 360.0)
 
 
+def mirror_panels(site: Site, panels: tuple[str, ...], mirror: Mirror) -> list[tuple[int, bool]]:
+    """Return what becomes of panels in a mirror that leaves the house unchanged.
+
+    Parameters
+    ----------
+    site : Site
+    panels : tuple of str
+        Names.
+    mirror : (bool, bool)
+        One of `symmetries`.
+
+    Returns
+    -------
+    list of (int, bool)
+        For each panel, the place in `panels` of its mirror image, and whether the first coordinate
+        along it is turned round.
+    """
+    named = {p.name: p for p in site.panels}
+    seen = {_panel(site, named[name], IDENTITY): k for k, name in enumerate(panels)}
+    found = []
+    for name in panels:
+        panel = named[name]
+        turned = mirror[1] if panel.face in {"x0", "x1"} else mirror[0]
+        found.append((seen[_panel(site, panel, mirror)], turned))
+    return found
+
+
 def _flip(interval: tuple[float, float], length: float, flips: bool) -> tuple[float, float]:
     low, high = interval
     if flips:

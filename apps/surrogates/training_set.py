@@ -12,12 +12,13 @@ from pydantic import Field
 from apps.surrogates.base import WarmStart, check_training_data
 from apps.surrogates.network import Features
 from apps.surrogates.optimise import Plan
+from apps.surrogates.state_features import StateFeatures
 from apps.surrogates.symmetry import IDENTITY, Mirror, symmetries
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.site import Site
 
 if TYPE_CHECKING:
-    from apps.datasets import SimulationSet
+    from apps.simulation_set import SimulationSet
 
 
 class NetworkSettings(Contract):
@@ -85,6 +86,8 @@ class TrainingSet:
     """Mirrors of the site that are used, the identity first."""
     members: int
     """Members of the ensemble, and folds."""
+    example: np.ndarray
+    """(3, columns) float32: some inputs."""
 
     @classmethod
     def of(
@@ -96,20 +99,20 @@ class TrainingSet:
         start: WarmStart | None,
     ) -> TrainingSet:
         """Check and arrange the runs; raises `TrainingError` as `check_training_data` does."""
-        check_training_data(data, max(settings.minimum_runs, settings.members))
-        order = np.argsort(np.array(data.digests))
-        digests = tuple(np.array(data.digests)[order].tolist())
-        speed = data.wind_speed[order]
-        inputs = np.stack([speed, data.wind_from_direction[order]], axis=1).astype(np.float32)
+        check_training_data(data, max(settings.minimum_runs, settings.members), state=True)
+        data = data.take(np.argsort(np.array(data.digests)))
+        digests, speed, inputs = data.digests, data.wind_speed, data.inputs
+        group = symmetries(site) if settings.symmetry else (IDENTITY,)
         features = Features(
             site.footprint.x_axis_bearing,
             settings.harmonics,
             (float(speed.min()), float(speed.max())),
             settings.speed_scale,
+            StateFeatures(data, site, group) if data.space.columns else None,
         )
         with torch.no_grad():
             rows = features(torch.from_numpy(inputs))[0].numpy()
-        wind = data.wind[order] / speed[:, None, None, None, None].astype(np.float32)
+        wind = data.wind / speed[:, None, None, None, None].astype(np.float32)
         known = _known_folds(start, settings.members)
         return cls(
             digests=digests,
@@ -118,8 +121,9 @@ class TrainingSet:
             fields=wind,
             folds=assign_folds(digests, settings.members, seed, known),
             weights=draw_weights(digests, start, settings.new_share),
-            group=symmetries(site) if settings.symmetry else (IDENTITY,),
+            group=group,
             members=settings.members,
+            example=inputs[:3],
         )
 
     @property

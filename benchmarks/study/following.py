@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from apps import baselines
-from apps.datasets import SimulationSet
 from apps.errors import StageError
+from apps.simulation_set import SimulationSet
 from apps.site_state import LossTable, combine, estimate, sensor_gains
 from apps.surrogates.base import Surrogate, family, family_settings
 from apps.surrogates.blas import blas_threads

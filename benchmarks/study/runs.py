@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.datasets import SimulationSet, load_simulations
+from apps.datasets import load_simulations
 from apps.scenarios import Scenario, Tear
 from apps.simulate import SimulateTask, simulate, simulation_digests
+from apps.simulation_set import SimulationSet, joined
 from apps.simulators.base import Fidelity, Resources
 from benchmarks.study.truth import SEED, WIND_SPEED
 from edge_agent.contracts.site import Site
@@ -73,23 +74,6 @@ class Runs:
     def take(self, scenarios: Sequence[Scenario]) -> SimulationSet:
         """Simulate and return."""
         return self.load(self.digests(scenarios))
-
-
-def joined(sets: Sequence[SimulationSet]) -> SimulationSet:
-    """Return several sets as one."""
-    return SimulationSet(
-        digests=tuple(d for s in sets for d in s.digests),
-        wind_speed=np.concatenate([s.wind_speed for s in sets]),
-        wind_from_direction=np.concatenate([s.wind_from_direction for s in sets]),
-        wind=np.concatenate([s.wind for s in sets]),
-    )
-
-
-def first(data: SimulationSet, n: int) -> SimulationSet:
-    """Return the first `n` runs."""
-    return SimulationSet(
-        data.digests[:n], data.wind_speed[:n], data.wind_from_direction[:n], data.wind[:n]
-    )
 
 
 def level_of(factor: float) -> int:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from apps.errors import SimulationError
+from apps.simulation_set import joined
 from apps.site_state import loss_table
 from apps.surrogates.base import family
 from benchmarks.study import arrivals, serving
@@ -22,7 +23,7 @@ from benchmarks.study.learning import Learning, Row, learn
 from benchmarks.study.moving import TEAR, true_state
 from benchmarks.study.openfoam import Against, compare
 from benchmarks.study.readings import Noise, made
-from benchmarks.study.runs import Runs, joined
+from benchmarks.study.runs import Runs
 from benchmarks.study.setting import Setting
 from benchmarks.study.truth import SITE, TRAINING, Truth, load, replayed
 from edge_agent.contracts.site import Site

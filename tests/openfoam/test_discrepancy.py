@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from apps.datasets import SimulationSet
 from apps.discrepancy import error_table, errors, fit_discrepancy
 from apps.errors import DatasetError
+from apps.simulation_set import SimulationSet
 
 SHAPE = (3, 2, 3, 4)
 RNG = np.random.default_rng(7)

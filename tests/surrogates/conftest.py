@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.datasets import RunInfo, SimulationSet, write_ensemble, write_simulation
+from apps.datasets import RunInfo, write_ensemble, write_simulation
 from apps.publish import PublishTask, publish
 from apps.repository import roots
 from apps.repository.keys import new_passphrase
 from apps.repository.store import FolderStore
 from apps.scenarios import Scenario
+from apps.simulation_set import SimulationSet
 from apps.simulators.base import Case, Fidelity, Resources
 from apps.surrogates.symmetry import mirror_direction, mirror_field, symmetries
 from apps.train import TrainTask, train
