@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from apps.space import Space
 from edge_agent.contracts.site import CanopyRow, Panel, Site
 
 #: Which axes a mirror flips, (x, y).
@@ -115,6 +116,37 @@ def mirror_panels(site: Site, panels: tuple[str, ...], mirror: Mirror) -> list[t
         panel = named[name]
         turned = mirror[1] if panel.face in {"x0", "x1"} else mirror[0]
         found.append((seen[_panel(site, panel, mirror)], turned))
+    return found
+
+
+def mirror_scenarios(inputs: np.ndarray, site: Site, space: Space, mirror: Mirror) -> np.ndarray:
+    """Return scenarios as seen in a mirror.
+
+    Parameters
+    ----------
+    inputs : (n, 2 + columns) array
+        Wind speed, direction and state in the columns of `space`.
+    site : Site
+    space : Space
+    mirror : (bool, bool)
+        One of `symmetries`.
+
+    Returns
+    -------
+    (n, 2 + columns) float64
+    """
+    found = np.array(inputs, dtype=float)
+    found[:, 1] = mirror_direction(found[:, 1], mirror, site.footprint.x_axis_bearing)
+    if space.panels:
+        first = 2 + len(space.scalars)
+        named = {p.name: p for p in site.panels}
+        panel, centre = found[:, first].copy(), found[:, first + 1].copy()
+        for k, (other, turned) in enumerate(mirror_panels(site, space.panels, mirror)):
+            here, there = named[space.panels[k]], named[space.panels[other]]
+            torn = np.abs(panel - (k + 1)) < 0.5
+            along = centre[torn] - here.start[0]
+            along = here.end[0] - here.start[0] - along if turned else along
+            found[torn, first], found[torn, first + 1] = other + 1, there.start[0] + along
     return found
 
 
