@@ -16,10 +16,11 @@ from pydantic import Field, ValidationError
 
 from apps.correction import Correction
 from apps.errors import TrainingError
+from apps.space import WIND, Space
 from edge_agent.contracts.failpoints import failpoint
 from edge_agent.contracts.features import FeatureMap, InputVariable
 from edge_agent.contracts.model import Contract
-from edge_agent.contracts.release import Digest, TrainingData
+from edge_agent.contracts.release import Digest, ReadingErrors, TrainingData
 from edge_agent.contracts.site import Site
 from edge_agent.contracts.site_state import SiteState
 from edge_agent.contracts.storage import fsync, write_bytes
@@ -76,6 +77,10 @@ class Candidate(Contract):
     """Pairs that corrected them."""
     site_state: SiteState | None = None
     """State of the house that they were made for."""
+    space: Space = WIND
+    """What of the state of the house it takes beside the wind."""
+    readings: ReadingErrors | None = None
+    """What it assumes of readings; none if it takes no interior sensors."""
     training: TrainingData
     """The same in short, as releases carry it."""
     feature_map: FeatureMap
@@ -90,6 +95,11 @@ class Candidate(Contract):
     """Versions of what made it."""
     seconds: float
     """Wall time of training and export, s; of a training in several blocks, that of the last."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+        return tuple(variable.name for variable in self.inputs)
 
 
 def read_candidate(folder: Path) -> Candidate:

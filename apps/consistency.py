@@ -10,16 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from apps.baselines import nearest_simulation
-from apps.surrogates.symmetry import mirror_direction, mirror_field, symmetries
+from apps.simulation_set import SimulationSet, joined
+from apps.surrogates.symmetry import Mirror, mirror_field, mirror_scenarios, symmetries
 from edge_agent.contracts.site import Site
-
-if TYPE_CHECKING:
-    from apps.simulation_set import SimulationSet
 
 #: A fault undone must leave this share of the error to be believed.
 CLEARLY = 0.6
@@ -86,18 +83,19 @@ _FAULTS: dict[str, Callable[[SimulationSet], SimulationSet]] = {
 
 def _guess(site: Site, training: SimulationSet, selection: SimulationSet) -> np.ndarray:
     """Return winds of the selection set over their speed, by the nearest runs or mirror images."""
-    bearing, group = site.footprint.x_axis_bearing, symmetries(site)
-    images = replace(
-        training,
-        wind_speed=np.tile(training.wind_speed, len(group)),
-        wind_from_direction=np.concatenate(
-            [mirror_direction(training.wind_from_direction, m, bearing) for m in group]
-        ),
-        wind=np.concatenate([mirror_field(training.wind, m) for m in group]),
-    )
-    inputs = np.stack([selection.wind_speed, selection.wind_from_direction], axis=1)
-    found = nearest_simulation(images, inputs)
+    images = joined([_image(site, training, mirror) for mirror in symmetries(site)])
+    found = nearest_simulation(images, selection.inputs)
     return np.asarray(found / selection.wind_speed[:, None, None, None, None])
+
+
+def _image(site: Site, data: SimulationSet, mirror: Mirror) -> SimulationSet:
+    seen = mirror_scenarios(data.inputs, site, data.space, mirror)
+    return replace(
+        data,
+        wind_from_direction=seen[:, 1],
+        state=seen[:, 2:],
+        wind=mirror_field(data.wind, mirror),
+    )
 
 
 def _scale(truth: np.ndarray, guess: np.ndarray) -> float:

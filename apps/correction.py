@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import model_validator
 
+from apps.space import WIND, Space
 from edge_agent.contracts.model import Contract
 from edge_agent.contracts.release import Digest
 from edge_agent.contracts.site import Site
@@ -38,12 +39,16 @@ class Correction(Contract):
 
 
 def load_truth(
-    store: Path, digests: Sequence[str], site: Site, correction: Correction | None
+    store: Path,
+    digests: Sequence[str],
+    site: Site,
+    correction: Correction | None,
+    space: Space = WIND,
 ) -> SimulationSet:
     """Return simulations, corrected if there is a correction; raises as `load_simulations`."""
     from apps.datasets import load_simulations
 
-    data = load_simulations(store, digests, site)
+    data = load_simulations(store, digests, site, space)
     if correction is None:
         return data
     from apps.discrepancy import fit_discrepancy

@@ -29,6 +29,7 @@ from apps.transport import DELTA, Serving, read_serving, serving_delta, serving_
 from apps.validate import VALIDATION, ValidateResult
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import (
+    ROW_DIMS,
     Delta,
     Golden,
     OutputVariable,
@@ -39,9 +40,10 @@ from edge_agent.contracts.release import (
 from edge_agent.contracts.repository import Channel, Index, ReleaseRef
 from edge_agent.contracts.site import Site
 
-#: What another machine's ONNX Runtime may differ by, m/s; faults are a hundred times larger.
+#: What another machine's ONNX Runtime may differ by, in an output's unit; faults are a hundred
+#: times larger.
 GOLDEN_TOLERANCE = 1e-3
-#: What golden outputs are rounded to, m/s.
+#: What golden outputs are rounded to, in their unit.
 GOLDEN_STEP = 2.0**-11
 
 
@@ -133,13 +135,14 @@ def golden_inputs(candidate: Candidate) -> np.ndarray:
 
     Returns
     -------
-    (4, 2) float32
+    (4, columns) float32
     """
+    from apps.surrogates.export import trial_inputs
+
     low = np.array([v.minimum for v in candidate.inputs])
     high = np.array([v.maximum for v in candidate.inputs])
-    # Inside, shares that no grid or symmetry axis of a house meets.
-    share = np.array([[0.0, 0.0], [1.0, 1.0], [0.31, 0.19], [0.72, 0.64]])
-    return np.asarray(low + share * (high - low), dtype=np.float32)
+    inside = trial_inputs(candidate.inputs, 2)
+    return np.concatenate([np.stack([low, high]), inside]).astype(np.float32)
 
 
 def stored(expected: np.ndarray) -> np.ndarray:
@@ -149,11 +152,12 @@ def stored(expected: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    expected : (n, 3, nz, ny, nx) float32, m/s
+    expected : (n, ...) float32
+        An output, m/s or dimensionless.
 
     Returns
     -------
-    (n, 3, nz, ny, nx) int16, or int32 where a value is beyond 16 m/s
+    (n, ...) int16, or int32 where a value is beyond 16
     """
     units = np.rint(expected / GOLDEN_STEP)
     small = np.abs(units).max() <= np.iinfo(np.int16).max
@@ -188,11 +192,11 @@ def _release(
     delta: bytes | None,
 ) -> tuple[Release, list[tuple[TargetFile, bytes]]]:
     """Return the manifest and the files that it names."""
-    from apps.surrogates.export import run_onnx
+    from apps.surrogates.export import run_model
 
     base = f"{task.site.name}/{task.version}"
     inputs = golden_inputs(candidate)
-    outputs = dict(zip((WIND, WIND_STD), run_onnx(model, inputs), strict=True))
+    outputs = run_model(model, inputs)
     files = {
         "model.onnx": model,
         **({} if delta is None else {DELTA: delta}),
@@ -211,10 +215,7 @@ def _release(
         family=candidate.family,
         feature_map=candidate.feature_map,
         inputs=candidate.inputs,
-        outputs=(
-            OutputVariable(name="wind", unit="m s-1"),
-            OutputVariable(name="wind_std", unit="m s-1"),
-        ),
+        outputs=tuple(_described_output(name) for name in outputs),
         grid=task.site.grid(),
         sensors=task.site.sensors,
         model=targets["model.onnx"],
@@ -230,9 +231,16 @@ def _release(
         frozen_sets=validation.frozen_sets,
         scores=validation.scores,
         uncertainty=validation.uncertainty,
+        reading_errors=candidate.readings,
         environment=candidate.environment,
     )
     return release, [(targets[name], data) for name, data in files.items()]
+
+
+def _described_output(name: str) -> OutputVariable:
+    field = name in (WIND, WIND_STD)
+    described = {"unit": "m s-1"} if field else {"unit": "1", "dims": ROW_DIMS}
+    return OutputVariable.model_validate({"name": name, **described})
 
 
 def _lineage(task: PublishTask, candidate: Candidate, validation: ValidateResult) -> bytes:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import pydantic
 import typer
 
+from apps.answers import Answer, answering
 from apps.candidates import CANDIDATE, Candidate
 from apps.correction import Correction, load_truth
 from apps.errors import RepositoryDamaged, StageError, ValidationError
 from apps.gate import PREVIOUS, GateSettings
 from apps.repository.reading import open_index
 from apps.repository.store import FolderStore
-from apps.validate import SetName, assess, predictor
+from apps.space import space_of_columns
+from apps.validate import SetName, assess
 from edge_agent.contracts.errors import DigestMismatch, RbfError
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Release, ScoreSet, TargetFile
@@ -136,30 +138,38 @@ def rescore(
             msg = f"{repository}: the release before version {release.version} is missing"
             raise ValidationError(msg, file=str(repository))
         manifest = _parse(Release, _read(repository, before[-1].manifest), str(repository))
-        previous = predictor(_read(repository, manifest.model))
+        previous = _answering(_read(repository, manifest.model), manifest, release, site)
 
     correction = _correction(folder, release)
+    space = space_of_columns(site, [v.name for v in release.inputs])
 
     def truth(digest: str) -> SimulationSet:
-        return load_truth(store, read_ensemble(ensembles, digest), site, correction)
+        return load_truth(store, read_ensemble(ensembles, digest), site, correction, space)
 
     sets: dict[SetName, str] = {n: f.digest for n, f in release.frozen_sets.items()}
     found = assess(
         site,
         truth(release.training.digest),
         {name: truth(digest) for name, digest in sets.items()},
-        predictor(_read(repository, release.model)),
+        _answering(_read(repository, release.model), release, release, site),
         previous,
         release.uncertainty.level,
         GateSettings(),
     )
     rows = [Row("interval factor", release.uncertainty.factor, found.factor)]
+    for name, limit in release.uncertainty.limits.items():
+        rows.append(Row(f"limit of {name}", limit, found.limits.get(name)))
     for name, stated in release.scores.items():
         again = _numbers(found.scores.get(name))
         numbers = _numbers(stated)
         keys = [*numbers, *(k for k in again if k not in numbers)]
         rows += [Row(f"{name} {key}", numbers.get(key), again.get(key)) for key in keys]
     return Report(release.name, release.version, tuple(rows))
+
+
+def _answering(model: bytes, of: Release, judged: Release, site: Site) -> Answer:
+    """Return what a release's model answers under the errors that another one is judged by."""
+    return answering(model, [v.name for v in of.inputs], site, judged.reading_errors)
 
 
 def _numbers(scores: ScoreSet | None) -> dict[str, float | None]:

@@ -99,3 +99,8 @@ def space_of(site: Site, *, loss: bool, tears: bool) -> Space:
         scalars=(Scalar(name=LOSS_FACTOR),) if loss else (),
         panels=tuple(p.name for p in site.panels) if tears else (),
     )
+
+
+def space_of_columns(site: Site, columns: Sequence[str]) -> Space:
+    """Return the space of a model by the names of its inputs."""
+    return space_of(site, loss=LOSS_FACTOR in columns, tears=TEAR_PANEL in columns)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
+from apps.answers import model_inputs, sensor_weights
 from apps.candidates import (
     CANDIDATE,
     MODEL,
@@ -18,22 +19,27 @@ from apps.candidates import (
     Contender,
     environment,
     read_candidate,
-    read_state,
     state_bytes,
     write_candidate,
 )
 from apps.correction import Correction, load_truth
 from apps.deadline import Unlimited, require
 from apps.errors import TrainingError
+from apps.input_variables import input_variables
 from apps.simulators.base import Control
-from apps.surrogates.base import Conditions, WarmStart, family, family_settings
-from apps.tensors import tensor_values
+from apps.space import WIND, Space
+from apps.surrogates.base import Conditions, Surrogate, family, family_settings
 from apps.transport import serving_model
-from edge_agent.contracts.features import FeatureMap, InputVariable, MastLogLaw
+from apps.warm_start import same_but_state, warm_start
+from edge_agent.contracts.features import FeatureMap, MastAndSensors, MastLogLaw
 from edge_agent.contracts.model import Contract, canonical_json, sha256
-from edge_agent.contracts.release import Digest, TrainingData
+from edge_agent.contracts.release import Digest, ReadingErrors, TrainingData
 from edge_agent.contracts.site import Site
 from edge_agent.contracts.site_state import SiteState
+
+if TYPE_CHECKING:
+    from apps.simulation_set import SimulationSet
+    from apps.surrogates.served import Served
 
 #: Time to import torch, read the runs and take a step, s: enough to begin or go on with a training
 #: that can be stopped.
@@ -65,6 +71,10 @@ class TrainTask(Contract):
     """Pairs that correct the simulations; none if they are taken as they are."""
     site_state: SiteState | None = None
     """Estimated state of the house that the simulations were made for; goes into the release."""
+    space: Space = WIND
+    """What of the state of the house the model takes beside the wind."""
+    readings: ReadingErrors | None = None
+    """Errors of readings and state, if the model is to take interior sensors too; none if not."""
     previous: Digest | None = None
     """Candidate in the same folder to start from; one that is gone is not missed."""
     served: Digest | None = None
@@ -79,6 +89,12 @@ class TrainTask(Contract):
     expected_seconds: Annotated[float, Field(ge=0)] = 0.0
     """What the training is expected to take, s; one that cannot go on from a checkpoint is not
     begun in a block that ends before."""
+
+    @property
+    def feature_map(self) -> FeatureMap:
+        """How readings become the model's inputs."""
+        kind = MastLogLaw if self.readings is None else MastAndSensors
+        return kind.for_site(self.site)
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -109,8 +125,11 @@ class TrainTask(Contract):
         if self.previous is not None:
             known |= {"previous": self.previous, "keep_basis": self.keep_basis}
             known |= {} if self.served is None else {"served": self.served}
-        if self.site_state is not None:
-            known["site_state"] = self.site_state.model_dump(mode="json")
+        for name in ("site_state", "readings"):
+            if (value := getattr(self, name)) is not None:
+                known[name] = value.model_dump(mode="json")
+        if self.space != WIND:
+            known["space"] = self.space.model_dump(mode="json")
         return sha256(canonical_json(known))
 
 
@@ -167,53 +186,109 @@ def train(task: TrainTask, control: Control | None = None) -> TrainResult:
 
 
 def _train_one(task: TrainTask, name: str, folder: Path, control: Control) -> None:
-    from apps.datasets import set_digest
     from apps.surrogates.blas import blas_threads
     from apps.surrogates.export import canonical_bytes, check_parity
 
-    kind, settings = family(name), family_settings(name, task.settings)
+    kind = family(name)
     expected = min(task.expected_seconds, _START_SECONDS if kind.resumable else np.inf)
     require(control, expected, "training")
     started = time.monotonic()
-    data = load_truth(Path(task.store), sorted(task.digests), task.site, task.correction)
+    data = load_truth(
+        Path(task.store), sorted(task.digests), task.site, task.correction, task.space
+    )
+    candidate = _candidate(task, name, data)
+    if (again := same_but_state(task, candidate)) is not None:
+        _take_over(candidate, *again, folder, started)
+        return
     require(control, expected / 2, "the fit")
     checkpoint = folder.with_name(f".{folder.name}.checkpoint")
-    conditions = Conditions(control, checkpoint, task.threads, _warm_start(task, name))
+    conditions = Conditions(control, checkpoint, task.threads, warm_start(task, name))
+    settings = family_settings(name, task.settings)
     with blas_threads(task.threads):
         surrogate = kind.fit(data, task.site, settings, task.seed, conditions)
         require(control, 0.0, "the export")
-        model = canonical_bytes(surrogate.to_onnx())
-        low, high = float(data.wind_speed.min()), float(data.wind_speed.max())
-        parity = check_parity(surrogate, model, low, high)
-    feature_map = MastLogLaw.for_site(task.site)
-    candidate = Candidate(
+        served = _served(task, data, surrogate)
+        model = canonical_bytes(served.to_onnx())
+        parity = check_parity(served.predict, model, candidate.inputs)
+    found = {
+        "chosen": surrogate.summary(),
+        "model_sha256": sha256(model),
+        "parity": parity,
+        "seconds": time.monotonic() - started,
+    }
+    whole = candidate.model_copy(update=found)
+    write_candidate(folder, model, state_bytes(surrogate.state()), whole)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _candidate(task: TrainTask, name: str, data: SimulationSet) -> Candidate:
+    """Return what is known of a candidate before it is trained."""
+    from apps.datasets import set_digest
+
+    kind = family(name)
+    return Candidate(
         digest=task.digest(),
         site=task.site,
         family=name,
         code_version=kind.version,
-        settings=settings.model_dump(mode="json"),
-        chosen=surrogate.summary(),
+        settings=family_settings(name, task.settings).model_dump(mode="json"),
+        chosen={},
         seed=task.seed,
         threads=task.threads,
         simulations=tuple(sorted(task.digests)),
         previous=task.previous,
         correction=task.correction,
         site_state=task.site_state,
+        space=task.space,
+        readings=task.readings,
         training=TrainingData(
             digest=set_digest(task.digests),
             size=len(task.digests),
             data_until=task.data_until,
             correction=None if task.correction is None else task.correction.content_digest(),
         ),
-        feature_map=feature_map,
-        inputs=input_variables(feature_map, low, high),
-        model_sha256=sha256(model),
-        parity=parity,
+        feature_map=task.feature_map,
+        inputs=input_variables(task.feature_map, data, task.site, task.site_state),
+        model_sha256="0" * 64,
+        parity=0.0,
         environment=environment(*kind.packages),
-        seconds=time.monotonic() - started,
+        seconds=0.0,
     )
-    write_candidate(folder, model, state_bytes(surrogate.state()), candidate)
-    checkpoint.unlink(missing_ok=True)
+
+
+def _take_over(
+    candidate: Candidate, before: Candidate, source: Path, folder: Path, started: float
+) -> None:
+    """Write a candidate that differs from the one before in its state alone: the same model."""
+    model = serving_model(source)
+    found = {
+        "chosen": before.chosen,
+        "contenders": before.contenders,
+        "model_sha256": sha256(model),
+        "parity": before.parity,
+        "environment": before.environment,
+        "seconds": time.monotonic() - started,
+    }
+    state = (source / STATE).read_bytes()
+    write_candidate(folder, model, state, candidate.model_copy(update=found))
+
+
+def _served(task: TrainTask, data: SimulationSet, surrogate: Surrogate) -> Served:
+    from apps.surrogates.assimilation import Assimilation
+    from apps.surrogates.places import Places
+    from apps.surrogates.served import Served
+    from apps.surrogates.symmetry import symmetries
+
+    assimilation = None
+    if task.readings is not None:
+        assimilation = Assimilation.of(task.space, task.readings, sensor_weights(task.site))
+    return Served(
+        surrogate=surrogate,
+        places=Places.of(data, task.site, symmetries(task.site)),
+        runs=data.inputs,
+        shape=task.site.grid().shape,
+        assimilation=assimilation,
+    )
 
 
 def _train_several(task: TrainTask, folder: Path, control: Control) -> None:
@@ -253,8 +328,11 @@ def _contender(task: TrainTask, name: str, folder: Path) -> Contender:
     from apps.surrogates.export import run_onnx
 
     model = (folder / MODEL).read_bytes()
-    truth = load_truth(Path(task.store), sorted(task.selection), task.site, task.correction)
-    inputs = np.stack([truth.wind_speed, truth.wind_from_direction], axis=1).astype(np.float32)
+    truth = load_truth(
+        Path(task.store), sorted(task.selection), task.site, task.correction, task.space
+    )
+    columns = read_candidate(folder).columns
+    inputs = model_inputs(truth, columns, task.site, task.readings)
     wind, std = run_onnx(model, inputs)
     finite = bool(np.isfinite(wind).all() and np.isfinite(std).all())
     return Contender(
@@ -263,48 +341,6 @@ def _contender(task: TrainTask, name: str, folder: Path) -> Contender:
         rmse=scores.rmse(truth.wind, wind) if finite else None,
         latency_ms=latency_ms(model, inputs[:1]),
     )
-
-
-def _warm_start(task: TrainTask, name: str) -> WarmStart | None:
-    """Return what the previous candidate left for this family, None if it left nothing."""
-    if task.previous is None:
-        return None
-    folder = Path(task.candidates) / task.previous
-    try:
-        candidate = read_candidate(folder)
-        served, keep = task.served, task.keep_basis
-        own = next((c.candidate for c in candidate.contenders if c.family == name), None)
-        if candidate.family != name:  # of several it has the best one's state only
-            served, keep = None, False
-            if own is not None:
-                folder = folder.with_name(own)
-                candidate = read_candidate(folder)
-    except TrainingError:
-        return None
-    state = read_state(folder)
-    if candidate.family != name or state is None:
-        return None
-    if served is not None:
-        state = _as_served(state, folder, served)
-    return WarmStart(state, frozenset(candidate.simulations), keep)
-
-
-def _as_served(state: dict[str, np.ndarray], folder: Path, served: str) -> dict[str, np.ndarray]:
-    """Return a state with the tensors of the model that serves, where it has them."""
-    model = serving_model(folder)
-    if sha256(model) != served:
-        msg = f"{folder} serves as another model by now; plan the training anew"
-        raise TrainingError(msg, folder=str(folder))
-    known = tensor_values(model)
-    return state | {k: known[k] for k, v in state.items() if k in known and _is(known[k], v)}
-
-
-def _is(served: np.ndarray, trained: np.ndarray) -> bool:
-    """Tell whether a tensor is the trained one, rounded; an exporter may have turned it round."""
-    if served.shape != trained.shape:
-        return False
-    away = np.linalg.norm(served.astype(float) - trained)
-    return bool(away <= 0.3 * np.linalg.norm(trained.astype(float)))
 
 
 def _family_digest(task: TrainTask) -> dict[str, Any]:
@@ -329,21 +365,6 @@ def _family_digest(task: TrainTask) -> dict[str, Any]:
         "selection": sorted(task.selection),
         "latency_limit_ms": task.latency_limit_ms,
     }
-
-
-def input_variables(feature_map: FeatureMap, low: float, high: float) -> tuple[InputVariable, ...]:
-    """Return the inputs of a model trained on wind speeds from `low` to `high` (m/s).
-
-    Directions are a circle, and its whole is in range: a gap in the runs widens ``wind_std``.
-    """
-    # Inputs are float32: an end rounded inwards would put its own run out of range.
-    down = float(np.nextafter(np.float32(low), np.float32(0)))
-    up = float(np.nextafter(np.float32(high), np.float32(np.inf)))
-    ranges = {"wind_speed": (down, up), "wind_from_direction": (0.0, 360.0)}
-    return tuple(
-        InputVariable(name=name, unit=unit, minimum=ranges[name][0], maximum=ranges[name][1])
-        for name, unit in feature_map.columns
-    )
 
 
 def _result(folder: Path, candidate: Candidate) -> TrainResult:

@@ -14,14 +14,14 @@ import numpy as np
 from pydantic import Field
 
 from apps import baselines, scores
+from apps.answers import Answer, answering, sensor_weights
 from apps.candidates import read_candidate
 from apps.consistency import suspicions
 from apps.correction import load_truth
 from apps.errors import ValidationError
 from apps.gate import PREVIOUS, GateSettings, Verdict, decide
-from apps.surrogates.base import Predictor
+from apps.surrogates.base import WIND, WIND_STD, Predictor
 from apps.transport import Base, DeltaSettings, Serving, Shown, serving_model, settle
-from edge_agent.contracts.geometry import interpolation_weights
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Digest, FrozenSet, ScoreSet, Uncertainty
 from edge_agent.contracts.site import Site
@@ -61,6 +61,8 @@ class ValidateTask(Contract):
     """Smallest coverage of the selection set."""
     must_beat: tuple[str, ...] = ("constant_ratio",)
     """Baselines that the first release must beat."""
+    state_moved: bool = False
+    """Whether the estimated state has moved since the serving release (`apps.gate`, rule 5)."""
 
 
 class ValidateResult(Contract):
@@ -91,6 +93,8 @@ class Assessment:
 
     scores: dict[Scored, ScoreSet]
     factor: float | None
+    limits: dict[str, float]
+    """Largest value of each diagnostic on the calibration set."""
     verdict: Verdict
 
 
@@ -113,24 +117,37 @@ def validate(task: ValidateTask) -> ValidateResult:
     check_sets(task.frozen_sets, candidate.simulations)
 
     def truth(digests: Iterable[str]) -> SimulationSet:
-        return load_truth(Path(task.store), sorted(digests), task.site, candidate.correction)
+        store = Path(task.store)
+        return load_truth(store, sorted(digests), task.site, candidate.correction, candidate.space)
+
+    def answers(model: bytes, columns: tuple[str, ...]) -> Answer:
+        return answering(model, columns, task.site, candidate.readings)
 
     frozen = {name: truth(digests) for name, digests in task.frozen_sets.items()}
     serving, model = settle(
-        folder, task.previous, task.delta, lambda model: shown(frozen["selection"], model)
+        folder,
+        task.previous,
+        task.delta,
+        lambda model: shown(frozen["selection"], answers(model, candidate.columns)),
     )
-    previous = None if task.previous is None else serving_model(Path(task.previous.folder))
+    before: Answer | None = None
+    previous: bytes | None = None
+    if task.previous is not None:
+        source = Path(task.previous.folder)
+        previous = serving_model(source)
+        before = answers(previous, read_candidate(source).columns)
     assessment = assess(
         task.site,
         truth(candidate.simulations),
         frozen,
-        predictor(model),
-        None if previous is None else predictor(previous),
+        answers(model, candidate.columns),
+        before,
         task.level,
         GateSettings(
             min_improvement=task.min_improvement,
             min_coverage=task.min_coverage,
             must_beat=task.must_beat,
+            state_moved=task.state_moved,
         ),
     )
     factor = assessment.factor
@@ -145,7 +162,9 @@ def validate(task: ValidateTask) -> ValidateResult:
         scores=assessment.scores,
         uncertainty=None
         if factor is None
-        else Uncertainty(method="split_conformal", level=task.level, factor=factor),
+        else Uncertainty(
+            method="split_conformal", level=task.level, factor=factor, limits=assessment.limits
+        ),
         verdict=assessment.verdict,
         serving=serving,
     )
@@ -157,8 +176,8 @@ def assess(
     site: Site,
     training: SimulationSet,
     frozen: Mapping[SetName, SimulationSet],
-    predict: Predictor,
-    previous: Predictor | None,
+    answer: Answer,
+    previous: Answer | None,
     level: float,
     gate: GateSettings,
 ) -> Assessment:
@@ -171,22 +190,26 @@ def assess(
         For the baselines.
     frozen : mapping
         The three frozen sets.
-    predict, previous : callable
-        Inputs (n, 2) to wind and standard deviation; the serving release's may be none.
+    answer, previous : callable
+        What a model answers to simulations; the serving release's may be none.
     level : float
         Nominal coverage of the intervals.
     gate : GateSettings
     """
     calibration = frozen["calibration"]
-    wind, std = predict(model_inputs(calibration))
+    found = answer(calibration)
+    wind, std = found.pop(WIND), found.pop(WIND_STD)
     factor = None
+    limits: dict[str, float] = {}
     if _usable(wind, std):
         factor = scores.conformal_factor(calibration.wind, wind, std, level)
+        # Of n values from where the frozen sets are, the next lies beyond in one of n + 1.
+        limits = {name: float(values.max()) for name, values in found.items()}
     scored: dict[Scored, ScoreSet] = {}
 
     def add(name: Scored) -> None:
         if factor is not None:
-            one = score_set(site, training, frozen[name], predict, previous, factor)
+            one = score_set(site, training, frozen[name], answer, previous, factor)
             if one is not None:
                 scored[name] = one
 
@@ -194,50 +217,47 @@ def assess(
     doubts = suspicions(site, training, frozen["selection"])
     verdict = decide(scored.get("selection"), gate, doubts)
     add("evaluation")
-    return Assessment(scored, factor, verdict)
+    return Assessment(scored, factor, limits, verdict)
 
 
 def score_set(
     site: Site,
     training: SimulationSet,
     truth: SimulationSet,
-    predict: Predictor,
-    previous: Predictor | None,
+    answer: Answer,
+    previous: Answer | None,
     factor: float,
 ) -> ScoreSet | None:
     """Return the scores on one set, or none if a prediction is not finite."""
-    inputs = model_inputs(truth)
-    wind, std = predict(inputs)
+    found = answer(truth)
+    wind, std = found[WIND], found[WIND_STD]
     if not _usable(wind, std):
         return None
     if wind.shape != truth.wind.shape:
         msg = f"the model gives fields of {wind.shape[1:]}, the site's are {truth.wind.shape[1:]}"
         raise ValidationError(msg, shape=wind.shape)
     rivals = {
-        "nearest_simulation": baselines.nearest_simulation(training, inputs),
-        "constant_ratio": baselines.constant_ratio(training, inputs, site.footprint.x_axis_bearing),
+        "nearest_simulation": baselines.nearest_simulation(training, truth.inputs),
+        "constant_ratio": baselines.constant_ratio(
+            training, truth.inputs, site.footprint.x_axis_bearing
+        ),
     }
     if previous is not None:
-        rivals[PREVIOUS] = previous(inputs)[0]
-    points = np.array([s.position for s in site.sensors]).reshape(-1, 3)
+        rivals[PREVIOUS] = previous(truth)[WIND]
     return ScoreSet(
         rmse=scores.rmse(truth.wind, wind),
         relative_l2=scores.relative_l2(truth.wind, wind),
-        sensor_mae=scores.sensor_mae(truth.wind, wind, interpolation_weights(site.grid(), points)),
+        sensor_mae=scores.sensor_mae(truth.wind, wind, sensor_weights(site)),
         coverage=scores.coverage(truth.wind, wind, std, factor),
         baselines={name: scores.rmse(truth.wind, field) for name, field in rivals.items()},
     )
 
 
-def shown(selection: SimulationSet, model: bytes) -> Shown | None:
+def shown(selection: SimulationSet, answer: Answer) -> Shown | None:
     """Return what a model does on the selection set; none if a prediction is not finite."""
-    wind, std = predictor(model)(model_inputs(selection))
+    found = answer(selection)
+    wind, std = found[WIND], found[WIND_STD]
     return Shown(scores.rmse(selection.wind, wind), std) if _usable(wind, std) else None
-
-
-def model_inputs(data: SimulationSet) -> np.ndarray:
-    """Return the model inputs of simulations, (n, 2) float32."""
-    return np.stack([data.wind_speed, data.wind_from_direction], axis=1).astype(np.float32)
 
 
 def predictor(model: bytes) -> Predictor:

@@ -20,7 +20,6 @@ from apps.simulators.base import Case, Fidelity, Finished, Resources
 from apps.simulators.registry import make
 from apps.surrogates.base import Surrogate, family, family_settings
 from apps.surrogates.blas import blas_threads
-from apps.validate import model_inputs
 from edge_agent.contracts.site import Site
 from workflows.steering import cover
 
@@ -68,7 +67,7 @@ def main() -> None:
             ("training", max(args.runs)),
         )
     )
-    inputs, bearing = model_inputs(truth), site.footprint.x_axis_bearing
+    inputs, bearing = truth.inputs, site.footprint.x_axis_bearing
     size = np.sqrt((truth.wind**2).sum(axis=1).mean())
     print(f"{fidelity}, {len(truth.digests)} evaluation runs, root mean square wind {size:.2f} m/s")
     print("| runs | RMSE, m/s | relative L2 | coverage | no mirrors | nearest | ratio | fit, s |")
@@ -78,9 +77,7 @@ def main() -> None:
         model, seconds = fitted(args.family, {}, data, site)
         plain, _ = fitted(args.family, {"symmetry": False}, data, site)
         wind, std = model.predict(inputs)
-        factor = scores.conformal_factor(
-            calibration.wind, *model.predict(model_inputs(calibration)), 0.9
-        )
+        factor = scores.conformal_factor(calibration.wind, *model.predict(calibration.inputs), 0.9)
         nearest = baselines.nearest_simulation(data, inputs)
         ratio = baselines.constant_ratio(data, inputs, bearing)
         row = [

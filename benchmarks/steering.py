@@ -30,7 +30,6 @@ from apps.simulation_set import SimulationSet
 from apps.simulators.base import Case, Fidelity, Finished, Resources
 from apps.simulators.registry import make
 from apps.surrogates.symmetry import symmetries
-from apps.validate import model_inputs
 from edge_agent.contracts.site import Site
 from workflows.acquisition import choose, reach_of, separation, weather_frequency, worth
 from workflows.steering import cover
@@ -187,7 +186,7 @@ def compare(options: argparse.Namespace, store: Path) -> dict[str, Any]:
             for n in sizes:
                 model = train(runs.of(on_a_grid(n) if strategy == "grid" else winds[:n]))
                 for name, truth in truths.items():
-                    wind = model.predict(model_inputs(truth))[0]
+                    wind = model.predict(truth.inputs)[0]
                     found[name].append(float(scores.rmse(truth.wind, wind)))
             for name in truths:
                 errors[name].setdefault(strategy, []).append(found[name])

@@ -19,13 +19,14 @@ import numpy as np
 
 from apps import baselines, scores
 from apps.choice import latency_ms
+from apps.input_variables import input_variables
 from apps.simulation_set import SimulationSet
 from apps.simulators.base import Fidelity
-from apps.surrogates.base import FAMILIES, family, family_settings
+from apps.surrogates.base import FAMILIES, by_name, family, family_settings
 from apps.surrogates.blas import blas_threads
 from apps.surrogates.export import canonical_bytes, check_parity
-from apps.validate import model_inputs
 from benchmarks.learning_curve import ROOT, simulated
+from edge_agent.contracts.features import MastLogLaw
 from edge_agent.contracts.site import Site
 
 #: The trial's best on its own house, and what is aimed at: a third less.
@@ -84,18 +85,16 @@ def measured(
         model = family(name).fit(data, site, settings, 0)
     seconds = time.process_time() - started
     exported = canonical_bytes(model.to_onnx())
-    low, high = float(data.wind_speed.min()), float(data.wind_speed.max())
-    wind, std = model.predict(model_inputs(truth))
-    factor = scores.conformal_factor(
-        calibration.wind, *model.predict(model_inputs(calibration)), 0.9
-    )
+    variables = input_variables(MastLogLaw.for_site(site), data, site, None)
+    wind, std = model.predict(truth.inputs)
+    factor = scores.conformal_factor(calibration.wind, *model.predict(calibration.inputs), 0.9)
     label = name if symmetry else f"{name}, no mirrors"
     return floor(label, wind, truth, len(data.digests)) | {
         "coverage": scores.coverage(truth.wind, wind, std, factor),
         "cpu_seconds": seconds,
-        "latency_ms": latency_ms(exported, model_inputs(truth)[:1]),
+        "latency_ms": latency_ms(exported, truth.inputs[:1]),
         "kilobytes": len(exported) / 1024,
-        "parity": check_parity(model, exported, low, high),
+        "parity": check_parity(by_name(model.predict), exported, variables),
     }
 
 
@@ -145,7 +144,7 @@ def main() -> None:
         print(line(row), flush=True)
 
     for n in args.runs:
-        data, inputs = training.take(slice(n)), model_inputs(truth)
+        data, inputs = training.take(slice(n)), truth.inputs
         if args.floors:
             show(floor("nearest run", baselines.nearest_simulation(data, inputs), truth, n))
             show(floor("POD + GP (trial's)", gaussian_process(data, inputs), truth, n))

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from apps.answers import answering
 from apps.correction import load_truth
 from apps.datasets import load_simulations
 from apps.repository.reading import open_index, read_release
 from apps.repository.store import FolderStore
 from apps.scores import relative_l2, rmse
 from apps.simulation_set import SimulationSet
+from apps.surrogates.base import WIND
 from edge_agent.contracts.repository import target_file
 from edge_agent.contracts.site import Site
 from workflows.config import Campaign
@@ -51,7 +53,7 @@ def held_out_scores(
         "embedded, corrected": load_truth(folder.simulations, judged.low, site, learnt).wind,
     }
     if version is not None:
-        predictions[f"release {version}"] = predict(folder, version, truth)
+        predictions[f"release {version}"] = predict(folder, version, truth, site)
     cost: dict[str, list[float]] = {}
     for row in rows:
         name = campaign.simulators[1 if row.role in REFERENCE else 0]
@@ -71,7 +73,7 @@ def held_out_scores(
     }
 
 
-def predict(folder: RunFolder, version: int, at: SimulationSet) -> np.ndarray:
+def predict(folder: RunFolder, version: int, at: SimulationSet, site: Site) -> np.ndarray:
     """Return what a published file answers: (n, 3, nz, ny, nx) float32, m/s.
 
     Parameters
@@ -80,15 +82,13 @@ def predict(folder: RunFolder, version: int, at: SimulationSet) -> np.ndarray:
     version : int
     at : SimulationSet
         Whose winds are asked for.
+    site : Site
     """
-    import onnxruntime
-
     store = FolderStore(folder.repository)
     release = read_release(store, open_index(store), version)
-    session = onnxruntime.InferenceSession(target_file(folder.repository, release.model))
-    inputs = release.feature_map.from_wind(at.wind_speed, at.wind_from_direction)
-    wind: np.ndarray = session.run(["wind"], {"inputs": inputs})[0]
-    return wind
+    model = target_file(folder.repository, release.model).read_bytes()
+    columns = [v.name for v in release.inputs]
+    return answering(model, columns, site, release.reading_errors)(at)[WIND]
 
 
 def _speed(wind: np.ndarray) -> np.ndarray:

@@ -207,8 +207,8 @@ def _airflow_figure(folder: RunFolder, site: Site, ledger: Ledger, candidate: Ca
         if row.role == "evaluation" and row.state == "done"
     ]
     task = TrainTask.model_validate(candidate.task)
-    truth = load_truth(folder.simulations, digests, site, task.correction)
-    predicted = predict(folder, required(candidate.version), truth)
+    truth = load_truth(folder.simulations, digests, site, task.correction, task.space)
+    predicted = predict(folder, required(candidate.version), truth, site)
     error = np.sqrt(np.mean((predicted - truth.wind) ** 2, axis=(1, 2, 3, 4)))
     chosen = int(np.argsort(error)[len(error) // 2])
     scenario = read_simulation(simulation_path(folder.simulations, digests[chosen])).scenario

@@ -237,3 +237,8 @@ def check_training_data(data: SimulationSet, minimum_runs: int, *, state: bool =
 
 
 Predictor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def by_name(predict: Predictor) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Return a predictor whose outputs have the exported graph's names."""
+    return lambda inputs: dict(zip((WIND, WIND_STD), predict(inputs), strict=True))

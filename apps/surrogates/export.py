@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from apps.errors import TrainingError
-from apps.surrogates.base import INPUT, WIND, WIND_STD, Surrogate
+from apps.space import TEAR_PANEL
+from apps.surrogates.base import INPUT, WIND, WIND_STD
+from edge_agent.contracts.features import InputVariable
 
 if TYPE_CHECKING:
     import onnx
@@ -71,40 +74,85 @@ def session(model: bytes) -> Any:  # noqa: ANN401 - onnxruntime is not typed
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def run_model(model: bytes, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Return every output of an exported model by name; the batch comes first in each.
+
+    Parameters
+    ----------
+    model : bytes
+    inputs : (n, columns) float32
+    """
+    running = session(model)
+    names = [output.name for output in running.get_outputs()]
+    batches = np.array_split(np.asarray(inputs, np.float32), max(1, len(inputs) // 64))
+    parts = [running.run(names, {INPUT: b}) for b in batches]
+    return {name: np.concatenate([p[i] for p in parts]) for i, name in enumerate(names)}
+
+
 def run_onnx(model: bytes, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return wind and standard deviation of an exported model.
 
     Parameters
     ----------
     model : bytes
-    inputs : (n, 2) float32
-        Wind speed (m/s) and direction it comes from (degrees).
+    inputs : (n, columns) float32
 
     Returns
     -------
     wind, wind_std : (n, 3, nz, ny, nx) float32, m/s
     """
-    running = session(model)
-    batches = np.array_split(np.asarray(inputs, np.float32), max(1, len(inputs) // 64))
-    parts = [running.run([WIND, WIND_STD], {INPUT: b}) for b in batches]
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    found = run_model(model, inputs)
+    return found[WIND], found[WIND_STD]
 
 
-def check_parity(surrogate: Surrogate, model: bytes, low: float, high: float) -> float:
-    """Compare the exported model with the trained one at several batch sizes.
+def trial_inputs(variables: Sequence[InputVariable], size: int) -> np.ndarray:
+    """Return inputs that are spread over the trained range, and the same every time.
 
     Parameters
     ----------
-    surrogate : Surrogate
+    variables : sequence of InputVariable
+        Wind speed first.
+    size : int
+
+    Returns
+    -------
+    (size, columns) float32
+    """
+    # The square roots of primes go round the interval at rates that have nothing in common.
+    rates = np.sqrt(np.array([2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0, 23.0, 29.0, 31.0, 37.0]))
+    places = np.arange(len(variables))
+    steps = np.arange(1, size + 1)[:, None] * rates[places % len(rates)] + 0.1 * places
+    low = np.array([v.minimum for v in variables])
+    high = np.array([v.maximum for v in variables])
+    # A little beyond, too: speeds are held at the ends.
+    low[0], high[0] = 0.9 * low[0], 1.1 * high[0]
+    inputs = low + (steps % 1.0) * (high - low)
+    for j, variable in enumerate(variables):
+        if variable.name == TEAR_PANEL:
+            inputs[:, j] = np.rint(inputs[:, j])
+    return np.asarray(inputs, np.float32)
+
+
+def check_parity(
+    predict: Callable[[np.ndarray], dict[str, np.ndarray]],
+    model: bytes,
+    variables: Sequence[InputVariable],
+) -> float:
+    """Compare an exported model with what was trained, at several batch sizes.
+
+    Parameters
+    ----------
+    predict : callable
+        What was trained: inputs to outputs by name.
     model : bytes
         Of its export.
-    low, high : float, m/s
-        Range of wind speeds to try, a little beyond it included.
+    variables : sequence of InputVariable
+        Its inputs, with the range to try.
 
     Returns
     -------
     float
-        Largest difference, as a share of the largest value.
+        Largest difference, as a share of the output's largest value.
 
     Raises
     ------
@@ -113,15 +161,11 @@ def check_parity(surrogate: Surrogate, model: bytes, low: float, high: float) ->
     """
     running, worst = session(model), 0.0
     for size in PARITY_BATCHES:
-        # Golden-ratio steps: spread out, and the same every time.
-        share = (np.arange(size) * 0.6180339887 + 0.25) % 1.0
-        speed = low * 0.9 + share * (high * 1.1 - low * 0.9)
-        direction = (np.arange(size) * 222.4922359 + 11.0) % 360.0
-        inputs = np.stack([speed, direction], axis=1).astype(np.float32)
-        got = running.run([WIND, WIND_STD], {INPUT: inputs})
-        for name, a, b in zip((WIND, WIND_STD), surrogate.predict(inputs), got, strict=True):
-            error = float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-6))
-            if a.shape != b.shape or not error <= PARITY_TOLERANCE:
+        inputs = trial_inputs(variables, size)
+        for name, wanted in predict(inputs).items():
+            got = running.run([name], {INPUT: inputs})[0]
+            error = float(np.abs(wanted - got).max() / max(np.abs(wanted).max(), 1e-6))
+            if wanted.shape != got.shape or not error <= PARITY_TOLERANCE:
                 msg = f"exported {name} differs from the trained model by {error:.1e} at {size}"
                 raise TrainingError(msg, output=name, batch=size, error=error)
             worst = max(worst, error)

@@ -18,10 +18,13 @@ from apps.repository.store import FolderStore
 from apps.scenarios import Scenario
 from apps.simulation_set import SimulationSet
 from apps.simulators.base import Case, Fidelity, Resources
+from apps.surrogates.base import by_name
+from apps.surrogates.export import check_parity
 from apps.surrogates.symmetry import mirror_direction, mirror_field, symmetries
 from apps.train import TrainTask, train
 from apps.transport import Base, read_serving
 from apps.validate import ValidateTask, validate
+from edge_agent.contracts.features import InputVariable
 from edge_agent.contracts.geometry import wind_vector
 from edge_agent.contracts.site import Site
 
@@ -79,6 +82,20 @@ def make(site: Site):
         return simulations(of, n, seed)
 
     return function
+
+
+@pytest.fixture(scope="session")
+def parity():
+    """Check an export against the model that it was made of, over some speeds, m/s."""
+
+    def check(model, exported: bytes, low: float = 0.5, high: float = 12.0) -> float:
+        variables = (
+            InputVariable(name="wind_speed", unit="m s-1", minimum=low, maximum=high),
+            InputVariable(name="wind_from_direction", unit="degree", minimum=0, maximum=360),
+        )
+        return check_parity(by_name(model.predict), exported, variables)
+
+    return check
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 from apps import scores
 from apps.errors import OutOfTime
 from apps.surrogates.base import FAMILIES, Conditions, WarmStart, family_settings
-from apps.surrogates.export import canonical_bytes, check_parity, run_onnx
+from apps.surrogates.export import canonical_bytes, run_onnx
 
 NETWORKS = [name for name, kind in FAMILIES.items() if kind.resumable]
 #: Enough to see that it learns, on a grid of 144 cells.
@@ -27,12 +27,12 @@ def fit(name, data, site, seed=0, conditions=None, **settings):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_export_is_the_model(small_site, make, name):
+def test_the_export_is_the_model(small_site, make, name, parity):
     data = make(20, 1, small_site)
     model = fit(name, data, small_site)
     exported = canonical_bytes(model.to_onnx())
     onnx.checker.check_model(onnx.load_from_string(exported))
-    assert check_parity(model, exported, 0.5, 12.0) < 1e-5
+    assert parity(model, exported) < 1e-5
     wind, std = run_onnx(exported, inputs_of(data))
     assert wind.shape == std.shape == data.wind.shape
     assert wind.dtype == std.dtype == np.float32

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from apps import baselines, scores
 from apps.errors import ValidationError
 from apps.gate import GateSettings, decide
+from apps.surrogates.base import by_name
 from apps.surrogates.pod_regression import Settings, fit
 from apps.validate import assess, check_sets, score_set
 from edge_agent.contracts.geometry import interpolation_weights
@@ -67,7 +68,8 @@ def test_the_evaluation_set_never_changes_the_verdict(sets, small_site, make, sh
 
     def verdict(evaluation, predict=model.predict):
         changed = frozen | {"evaluation": evaluation}
-        return assess(site, training, changed, predict, None, 0.9, GateSettings())
+        answer = lambda data: by_name(predict)(data.inputs)  # noqa: E731
+        return assess(site, training, changed, answer, None, 0.9, GateSettings())
 
     evaluation = frozen["evaluation"]
 
@@ -85,11 +87,11 @@ def test_the_evaluation_set_never_changes_the_verdict(sets, small_site, make, sh
 
 
 def test_a_model_that_gives_nan_is_refused_not_scored(sets, site, make):
-    def predict(inputs):
-        wind = np.full((len(inputs), 3, *site.grid().shape), np.nan, np.float32)
-        return wind, np.ones_like(wind)
+    def answer(data):
+        wind = np.full((len(data.digests), 3, *site.grid().shape), np.nan, np.float32)
+        return {"wind": wind, "wind_std": np.ones_like(wind)}
 
-    found = assess(site, make(12), sets, predict, None, 0.9, GateSettings())
+    found = assess(site, make(12), sets, answer, None, 0.9, GateSettings())
     assert not found.verdict.accepted
     assert found.scores == {}
 
@@ -151,4 +153,4 @@ def test_sets_must_be_disjoint():
 def test_another_grid_is_an_error(site, small_site, make):
     model = fit(make(12, 1, small_site), small_site, Settings(), 0)
     with pytest.raises(ValidationError, match="the model gives fields of"):
-        score_set(site, make(12), make(4, 2), model.predict, None, 1.0)
+        score_set(site, make(12), make(4, 2), lambda d: by_name(model.predict)(d.inputs), None, 1.0)

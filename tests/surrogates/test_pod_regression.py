@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from apps import scores
 from apps.errors import TrainingError
 from apps.surrogates.base import FAMILIES, Conditions, WarmStart, family_settings
-from apps.surrogates.export import canonical_bytes, check_parity
+from apps.surrogates.export import canonical_bytes
 from apps.surrogates.pod_regression import Settings, fit, leave_one_out
 
 
@@ -72,10 +72,10 @@ def test_the_order_of_the_runs_does_not_matter_and_the_seed_does(site, make):
     assert one != other
 
 
-def test_parity_is_checked(site, make):
+def test_parity_is_checked(site, make, parity):
     one, two = (fit(make(20, s), site, Settings(), 0) for s in (1, 2))
     with pytest.raises(TrainingError, match="differs from the trained model"):
-        check_parity(one, canonical_bytes(two.to_onnx()), 0.5, 12.0)
+        parity(one, canonical_bytes(two.to_onnx()))
 
 
 def test_beyond_the_range_the_pattern_holds_and_scales(site, make):
@@ -143,11 +143,11 @@ def test_a_kept_basis_has_room_for_no_more_modes_than_asked_for(site, make):
     np.testing.assert_array_equal(full.modes, first.modes)
 
 
-def test_one_wind_speed_is_enough(site, make):
+def test_one_wind_speed_is_enough(site, make, parity):
     data = dataclasses.replace(make(20), wind_speed=np.full(20, 4.0))
     model = fit(data, site, Settings(), 0)
     assert np.isfinite(model.predict(inputs_of(data))[0]).all()
-    assert check_parity(model, canonical_bytes(model.to_onnx()), 4.0, 4.0) < 1e-4
+    assert parity(model, canonical_bytes(model.to_onnx()), 4.0, 4.0) < 1e-4
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(5, 12), st.integers(1, 20))

@@ -104,9 +104,9 @@ def test_versions_only_grow_and_keep_their_model(run, tmp_path):
 @pytest.mark.parametrize(
     ("point", "present"),
     [
-        # Five files, lineage, manifest, index, targets metadata, snapshot.
-        *((f"store.write:{k}", 1) for k in range(1, 11)),
-        ("store.write:11", 2),  # the timestamp is still missing: it is the second call's to write
+        # Six files, lineage, manifest, index, targets metadata, snapshot.
+        *((f"store.write:{k}", 1) for k in range(1, 12)),
+        ("store.write:12", 2),  # the timestamp is still missing: it is the second call's to write
         ("repository.clean", 2),
     ],
 )
