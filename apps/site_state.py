@@ -18,17 +18,20 @@ with the one before: a Kalman filter of one state, ln f, that wanders (Kalman 19
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from apps.answers import sensor_speeds
 from apps.errors import StageError
 from apps.signatures import Variant, sensor_table
 from apps.simulators.base import Resources
+from apps.space import LOSS_FACTOR
+from edge_agent.contracts.features import SILENT
 from edge_agent.contracts.monitors import table_at
 from edge_agent.contracts.site import Site
 from edge_agent.contracts.site_state import SiteState
@@ -54,6 +57,58 @@ DRIFT = 0.1
 _STEP = 0.01
 
 
+class SpeedTable(Protocol):
+    """What wind speed the interior sensors are expected to read, by loss factor."""
+
+    @property
+    def factors(self) -> np.ndarray:
+        """(f,) loss factors, ascending."""
+        ...
+
+    def predict(self, winds: np.ndarray) -> np.ndarray:
+        """Return the speed at the sensors for each factor, (n, f, sensors), m/s.
+
+        Parameters
+        ----------
+        winds : (n, 2) array
+            Wind speed at the reference height (m/s) and direction (degrees).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SurrogateTable:
+    """A table that a surrogate fills in, which takes the loss factor as an input."""
+
+    model: bytes
+    """ONNX."""
+    columns: tuple[str, ...]
+    """Names of its inputs."""
+    weights: np.ndarray
+    """(sensors, cells), from `apps.answers.sensor_weights`."""
+    factors: np.ndarray
+    """(f,) loss factors, ascending."""
+    others: Mapping[str, float] = field(default_factory=dict)
+    """Values of its further inputs, such as a known tear; the others are sensors, and silent."""
+
+    def predict(self, winds: np.ndarray) -> np.ndarray:
+        """Return the speed at the sensors for each factor; see `SpeedTable`."""
+        from apps.surrogates.export import run_onnx
+
+        n, f = len(winds), len(self.factors)
+        inputs = np.empty((n, f, len(self.columns)), np.float32)
+        for j, name in enumerate(self.columns):
+            inputs[:, :, j] = self.others.get(name, SILENT)
+        for name, values in (
+            ("wind_speed", winds[:, 0, None]),
+            ("wind_from_direction", winds[:, 1, None]),
+            (LOSS_FACTOR, self.factors),
+        ):
+            inputs[:, :, self.columns.index(name)] = values
+        wind, _ = run_onnx(self.model, inputs.reshape(n * f, -1))
+        return sensor_speeds(wind, self.weights).reshape(n, f, -1)
+
+
 @dataclass(frozen=True)
 class LossTable:
     """Simulated wind speed at the interior sensors."""
@@ -66,13 +121,7 @@ class LossTable:
     """(f, s, d, sensors) m/s; directions are equally spaced from zero."""
 
     def predict(self, winds: np.ndarray) -> np.ndarray:
-        """Return the speed at the sensors for each factor, (n, f, sensors), m/s.
-
-        Parameters
-        ----------
-        winds : (n, 2) array
-            Wind speed at the reference height (m/s) and direction (degrees).
-        """
+        """Return the speed at the sensors for each factor; see `SpeedTable`."""
         directions = self.speed_at.shape[2]
         return table_at(self.speed_at, self.speeds, directions, winds[:, 0], winds[:, 1])
 
@@ -98,15 +147,15 @@ def loss_table(
 
 
 def sensor_gains(
-    table: LossTable, winds: np.ndarray, measured: np.ndarray, factor: float = 1.0
+    table: SpeedTable, winds: np.ndarray, measured: np.ndarray, factor: float = 1.0
 ) -> np.ndarray:
     """Return the mean of ln(measured / tabulated) per sensor while the loss factor is known.
 
     Parameters
     ----------
-    table : LossTable
+    table : SpeedTable
     winds : (n, 2) array
-        As in `LossTable.predict`.
+        As in `SpeedTable.predict`.
     measured : (n, sensors) array, m/s
         NaN where there is no reading.
     factor : float
@@ -123,7 +172,7 @@ def sensor_gains(
 
 
 def estimate(
-    table: LossTable,
+    table: SpeedTable,
     winds: np.ndarray,
     measured: np.ndarray,
     *,
@@ -136,10 +185,10 @@ def estimate(
 
     Parameters
     ----------
-    table : LossTable
+    table : SpeedTable
         Of the house with its known tears.
     winds : (n, 2) array
-        As in `LossTable.predict`, one row for each instant.
+        As in `SpeedTable.predict`, one row for each instant.
     measured : (n, sensors) array, m/s
         NaN where there is no reading; a sensor that is gone is a column of them.
     gains : (sensors,) array, optional
@@ -213,7 +262,7 @@ def combine(before: SiteState, now: SiteState, days: float, drift: float = DRIFT
 
 
 def _residuals(
-    table: LossTable, winds: np.ndarray, measured: np.ndarray, log_factors: np.ndarray
+    table: SpeedTable, winds: np.ndarray, measured: np.ndarray, log_factors: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ln m - ln p for each factor, (factors, n, sensors), and weights, (n, sensors)."""
     winds, measured = np.asarray(winds, float), np.asarray(measured, float)

@@ -49,7 +49,8 @@ class Space(Contract):
     scalars: tuple[Scalar, ...] = ()
     """Numbers, in order."""
     panels: tuple[str, ...] = Field(default=())
-    """Panels that may be torn, numbered from one; none if a tear is no column."""
+    """Panels that may be torn over their whole height, numbered from one; none if a tear is no
+    column."""
 
     @property
     def columns(self) -> tuple[tuple[str, str], ...]:
@@ -97,8 +98,13 @@ def space_of(site: Site, *, loss: bool, tears: bool) -> Space:
     """
     return Space(
         scalars=(Scalar(name=LOSS_FACTOR),) if loss else (),
-        panels=tuple(p.name for p in site.panels) if tears else (),
+        panels=walls(site) if tears else (),
     )
+
+
+def walls(site: Site) -> tuple[str, ...]:
+    """Return the panels whose tears can be told by place and width: over a wall's whole height."""
+    return tuple(p.name for p in site.panels if p.face != "roof")
 
 
 def space_of_columns(site: Site, columns: Sequence[str]) -> Space:

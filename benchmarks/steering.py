@@ -29,9 +29,11 @@ from apps.scenarios import Scenario
 from apps.simulation_set import SimulationSet
 from apps.simulators.base import Case, Fidelity, Finished, Resources
 from apps.simulators.registry import make
+from apps.space import WIND
+from apps.surrogates.places import Places
 from apps.surrogates.symmetry import symmetries
 from edge_agent.contracts.site import Site
-from workflows.acquisition import choose, reach_of, separation, weather_frequency, worth
+from workflows.acquisition import choose, reach_of, weather_frequency, worth
 from workflows.steering import cover
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,9 +109,7 @@ class Steered:
     def __init__(self, runs: Simulations, weather: np.ndarray) -> None:
         self._runs = runs
         self._weather = weather
-        site = runs.site
-        self._mirrors = symmetries(site)
-        self._bearing = site.footprint.x_axis_bearing
+        self._places = Places(runs.site, WIND, symmetries(runs.site), SPEEDS, ())
 
     def winds(self, n: int, seed: int, train: Callable[[SimulationSet], Any]) -> np.ndarray:
         """Return n winds: a covering start, then batch after batch."""
@@ -118,20 +118,17 @@ class Steered:
         ages = np.zeros(len(self._weather))
         frequency = weather_frequency(pool, self._weather, ages, 1.0)
         frequency = EXPLORE + (1 - EXPLORE) * frequency
-        between = self._apart(pool, pool)
+        between = self._places.apart(pool, pool)
         while len(chosen) < n:
             model = train(self._runs.of(chosen))
             std = model.predict(pool.astype(np.float32))[1]
             deviation = np.sqrt((std.astype(float) ** 2).mean(axis=(1, 2, 3, 4)))
-            gain = worth(deviation, frequency, self._apart(pool, chosen))
+            gain = worth(deviation, frequency, self._places.apart(pool, chosen))
             # The model has learnt from every run before.
             none = np.empty((POOL, 0))
             best = choose(gain, between, none, min(BATCH, n - len(chosen)), reach_of(len(chosen)))
             chosen = np.concatenate([chosen, pool[best]])
         return chosen
-
-    def _apart(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return separation(a, b, SPEEDS, self._mirrors, self._bearing)
 
 
 def needed(sizes: list[int], errors: np.ndarray, target: float) -> float:

@@ -6,55 +6,25 @@ such weather, over what the run costs. Members agree on what none of them has se
 to the nearest run counts too: by disagreement alone the error stopped falling at 64 runs
 (docs/steering.md). Points chosen together must not tell the same
 thing twice, so each choice takes away from its neighbours what it will tell, as does every run that
-the surrogate has not learnt from yet. Distances know the house's mirrors: a wind and its mirror
-image are one point.
+the surrogate has not learnt from yet. Distances are those of `apps.surrogates.places`: a scenario
+and its mirror image are one point.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from apps.surrogates.symmetry import Mirror, mirror_direction
+from apps.space import LOSS_FACTOR, WIDE, Space
+from edge_agent.contracts.site_state import SiteState
+from workflows.variety import SPREAD
 
 #: Neighbours that share what a run tells lie within so much of the mean spacing of the runs.
 REACH = 0.7
+#: While a tear is known, how much a house without it, or with another, counts.
+ELSEWHERE = 0.2
 #: Kernel of the weather's density: log of the speed, and degrees. About an hour's change of the
 #: ten-minute mean wind in the mast record.
 SPEED_WIDTH, DIRECTION_WIDTH = 0.25, 15.0
-
-
-def separation(
-    a: np.ndarray,
-    b: np.ndarray,
-    wind_speed: tuple[float, float],
-    mirrors: Sequence[Mirror],
-    bearing: float,
-) -> np.ndarray:
-    """Return distances between winds where the whole range of winds has unit area.
-
-    Parameters
-    ----------
-    a, b : (n, 2), (m, 2) array
-        Wind speed (m/s) and direction it comes from (degrees).
-    wind_speed : (float, float), m/s
-        The range; the measure is the square root of speed, as in `workflows.steering.cover`.
-    mirrors : sequence of (bool, bool)
-        Of the house, the identity included (`apps.surrogates.symmetry.symmetries`).
-    bearing : float, degrees
-        Compass bearing of the house's +x axis.
-
-    Returns
-    -------
-    (n, m) array
-    """
-    low, high = np.sqrt(wind_speed)
-    across = (np.sqrt(a[:, None, 0]) - np.sqrt(b[None, :, 0])) / (high - low)
-    images = np.stack([mirror_direction(b[:, 1], mirror, bearing) for mirror in mirrors])
-    turn = np.abs((a[:, 1, None, None] - images.T[None] + 180.0) % 360.0 - 180.0).min(axis=2)
-    along = turn / (360.0 / len(mirrors))
-    return np.asarray(np.hypot(across, along))
 
 
 def weather_frequency(
@@ -90,6 +60,39 @@ def weather_frequency(
     density = kernel @ weight
     mean = float(density.mean())
     return np.asarray(density / mean) if mean > 0 else np.ones(len(points))
+
+
+def state_frequency(states: np.ndarray, space: Space, now: SiteState) -> np.ndarray:
+    """Return how likely the house is in such a state soon, relative to the points' mean.
+
+    Parameters
+    ----------
+    states : (n, columns) array
+        In the columns of `space`.
+    space : Space
+    now : SiteState
+        The newest estimate.
+
+    Returns
+    -------
+    (n,) array
+        Mean one. A tear that nobody knows of is as likely as none that is known.
+    """
+    density = np.ones(len(states))
+    for j, scalar in enumerate(space.scalars):
+        if scalar.name != LOSS_FACTOR:
+            continue
+        away = scalar.scaled(states[:, j]) - np.log(now.screen_loss_factor)
+        spread = np.hypot(SPREAD, now.log_error or 0.0)
+        density *= np.exp(-0.5 * (away / spread) ** 2)
+    if space.panels and now.tears and space.tells(now.tears):
+        wanted = space.tear(now.tears)
+        first = len(space.scalars)
+        same = np.abs(states[:, first] - wanted[0]) < 0.5
+        near = np.hypot(*(states[:, first + 1 : first + 3] - wanted[1:]).T) / WIDE
+        density *= np.where(same, np.exp(-0.5 * near**2), ELSEWHERE)
+    mean = float(density.mean())
+    return np.asarray(density / mean) if mean > 0 else np.ones(len(states))
 
 
 def worth(deviation: np.ndarray, frequency: np.ndarray, to_runs: np.ndarray) -> np.ndarray:
@@ -188,6 +191,6 @@ def choose(
     return chosen
 
 
-def reach_of(runs: int) -> float:
-    """Return the reach of a run among so many, in units of `separation`."""
-    return REACH / float(np.sqrt(max(1, runs)))
+def reach_of(runs: int, dimensions: int = 2) -> float:
+    """Return the reach of a run among so many in a space of so many dimensions."""
+    return REACH / float(max(1, runs) ** (1.0 / dimensions))

@@ -10,10 +10,12 @@ from pydantic import Field, field_validator, model_validator
 
 from apps.errors import TrainingError
 from apps.simulators.base import Fidelity, Resources, SimulatorName
+from apps.space import Space, space_of
 from apps.surrogates.base import AUTO, FAMILIES, family_settings
 from apps.transport import DeltaSettings
 from edge_agent.contracts.errors import InvalidConfig
 from edge_agent.contracts.model import Contract
+from edge_agent.contracts.release import ReadingErrors
 from edge_agent.contracts.site import Site
 from workflows.change import ChangeTest
 
@@ -31,13 +33,27 @@ class ScenarioRange(Contract):
 
     wind_speed: tuple[Positive, Positive] = (0.5, 14.0)
     """Lowest and highest wind speed at the site's reference height, m/s."""
+    screen_loss_factor: tuple[Positive, Positive] | None = None
+    """Lowest and highest factor on the screens' loss, dimensionless. With it surrogates take the
+    factor as an input, and releases follow the estimated one; none: screens as in the site file."""
+    torn: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of scenarios with one torn panel. Above nought surrogates take a tear as an input, and
+    releases know of those in the maintenance log."""
+    tear_width: tuple[Positive, Positive] = (8.0, 40.0)
+    """Narrowest and widest tear, m."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.wind_speed[0] >= self.wind_speed[1]:
-            msg = "wind_speed: the lowest speed must be below the highest"
-            raise ValueError(msg)
+        for name in ("wind_speed", "screen_loss_factor", "tear_width"):
+            limits = getattr(self, name)
+            if limits is not None and limits[0] >= limits[1]:
+                msg = f"{name}: the lowest must be below the highest"
+                raise ValueError(msg)
         return self
+
+    def space(self, site: Site) -> Space:
+        """Return what surrogates take of the state of the house."""
+        return space_of(site, loss=self.screen_loss_factor is not None, tears=self.torn > 0)
 
 
 class Reference(Contract):
@@ -88,6 +104,24 @@ class Steering(Contract):
     last ``recent_hours``."""
 
 
+class Following(Contract):
+    """How releases follow the state of the house (`workflows.following`).
+
+    Used where ``scenarios.screen_loss_factor`` is given and interior sensors report.
+    """
+
+    every_hours: Positive = 12.0
+    """Data time between two estimates, hours."""
+    new_days: Annotated[float, Field(ge=0)] = 0.0
+    """Days from the first reading on in which the screens are as in the site file: what the
+    interior sensors are off by is learnt then. Nought: they are taken as they are."""
+    step: Annotated[float, Field(gt=0)] = 0.05
+    """Change of the logarithm of the loss factor that makes a new release."""
+    log: str | None = None
+    """Maintenance log, a TOML file in which people write down washes, tears and repairs
+    (`workflows.maintenance`); relative to the project's folder."""
+
+
 class Training(Contract):
     """When and what to train."""
 
@@ -100,6 +134,9 @@ class Training(Contract):
     """Longest time of one answer on one thread of a family chosen from a list, ms."""
     warm_start: bool = True
     """Whether networks start from the weights of the release before."""
+    readings: ReadingErrors | None = None
+    """With this table surrogates take interior sensors as inputs too: the errors that they assume
+    of readings and of the state that they are told."""
     first: Count = 12
     """Training simulations needed for the first surrogate."""
     growth: Annotated[float, Field(gt=1)] = 1.4
@@ -185,6 +222,8 @@ class Campaign(Contract):
     """Which scenarios next."""
     training: Training = Training()
     """When to train."""
+    following: Following = Following()
+    """How releases follow the state of the house."""
     delta: DeltaSettings = DeltaSettings()
     """When a release travels as a difference to the one before."""
     replay: Replay = Replay()
@@ -203,6 +242,19 @@ class Campaign(Contract):
         if len(set(self.simulators)) != len(self.simulators):
             msg = "simulators: the second must be another than the first"
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _families_take_the_state(self) -> Self:
+        scenarios = self.scenarios
+        if scenarios.screen_loss_factor is None and scenarios.torn == 0:
+            return self
+        names = self.training.family
+        for name in (names,) if isinstance(names, str) else names:
+            if not FAMILIES[name].takes_state:
+                able = ", ".join(n for n, kind in FAMILIES.items() if kind.takes_state)
+                msg = f"training.family: {name} takes wind alone; of varied houses learn {able}"
+                raise ValueError(msg)
         return self
 
     @property

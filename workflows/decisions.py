@@ -47,6 +47,8 @@ class Standing:
     """Whether a candidate is between training and its end."""
     out_of_time: bool
     """Whether the wall time is spent."""
+    state_moved: bool = False
+    """Whether the house is in another state than the latest candidate was made for."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ def decide(campaign: Campaign, standing: Standing) -> list[Action]:
         return actions
     final = spent and training.planned == 0
     rules = campaign.training
-    if training_due(training.done, standing.last_trained, rules.first, rules.growth, final=final):
+    follow = standing.state_moved and standing.last_trained > 0
+    due = training_due(training.done, standing.last_trained, rules.first, rules.growth, final=final)
+    if due or follow:
         actions.append(Train())
     elif final and not tears.planned and not wanted:
         actions.append(Finish())

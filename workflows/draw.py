@@ -8,6 +8,7 @@ a surrogate, scenarios go where its members disagree and the site's weather goes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -17,14 +18,16 @@ import numpy as np
 from apps.candidates import MODEL, read_candidate
 from apps.scenarios import Scenario
 from apps.signatures import signature_scenarios
+from apps.surrogates.places import Places
 from apps.surrogates.symmetry import symmetries
-from edge_agent.contracts.features import MastLogLaw
+from edge_agent.contracts.features import SILENT, MastLogLaw
 from edge_agent.contracts.site import Site
+from edge_agent.contracts.site_state import SiteState
 from workflows.acquisition import (
     choose,
     reach_of,
     relative_cost,
-    separation,
+    state_frequency,
     success,
     weather_frequency,
     worth,
@@ -41,6 +44,7 @@ from workflows.steering import (
     recent_winds,
 )
 from workflows.tasks import simulation_name
+from workflows.variety import Variety
 
 #: Points that are weighed against each other: of a cover, and near past weather.
 COVER_POINTS, WEATHER_POINTS = 256, 128
@@ -61,6 +65,7 @@ class _Judged(NamedTuple):
     """A surrogate's disagreement over a pool of points."""
 
     candidate: int
+    scenarios: list[Scenario]
     points: np.ndarray
     deviation: np.ndarray
     learnt: frozenset[str]
@@ -74,14 +79,32 @@ class Draw:
     campaign : Campaign
     site : Site
     ledger : Ledger
+    state : callable
+        The newest estimate of the state of the house.
     """
 
-    def __init__(self, campaign: Campaign, site: Site, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        campaign: Campaign,
+        site: Site,
+        ledger: Ledger,
+        state: Callable[[], SiteState] = SiteState,
+    ) -> None:
         self._campaign = campaign
         self._site = site
         self._ledger = ledger
         self._feature_map = MastLogLaw.for_site(site)
-        self._mirrors = symmetries(site)
+        self._state = state
+        self._variety = Variety.of(campaign.scenarios, site)
+        self._space = campaign.scenarios.space(site)
+        loss = campaign.scenarios.screen_loss_factor
+        self._places = Places(
+            site=site,
+            space=self._space,
+            group=symmetries(site),
+            speed=campaign.scenarios.wind_speed,
+            limits=() if loss is None else ((float(np.log(loss[0])), float(np.log(loss[1]))),),
+        )
         self._tears: list[Scenario] | None = None
         self._weather = NO_WEATHER
         self._judged: _Judged | None = None
@@ -122,9 +145,12 @@ class Draw:
         planned: list[tuple[int, str, Scenario]] = []
         while len(planned) < count:
             if weather is None:
-                scenario = cover(role, number, 1, seed, speeds)[0]
+                scenario = cover(role, number, 1, seed, speeds, self._variety)[0]
             else:
-                scenario = next_scenarios(number, 1, seed, speeds, weather.winds, explore)[0]
+                variety, state = self._variety, self._state()
+                scenario = next_scenarios(
+                    number, 1, seed, speeds, weather.winds, explore, variety, state
+                )[0]
             # Weather repeats itself: the next number then.
             planned += self._named(role, number, [scenario], known)
             number += 1
@@ -195,20 +221,24 @@ class Draw:
         from apps.surrogates.export import run_onnx
 
         folder = Path(row.folder or "")
-        if len(read_candidate(folder).inputs) != 2:
-            return None  # it asks for more than a scenario
+        columns = read_candidate(folder).columns
         campaign, seed = self._campaign, self._campaign.seed
-        speeds = campaign.scenarios.wind_speed
-        scenarios = cover("pool", row.number * COVER_POINTS, COVER_POINTS, seed, speeds)
+        speeds, variety, state = campaign.scenarios.wind_speed, self._variety, self._state()
+        first = row.number * COVER_POINTS
+        scenarios = cover("pool", first, COVER_POINTS, seed, speeds, variety)
         if len(weather.winds):
             first = row.number * WEATHER_POINTS
             scenarios += [
-                from_weather(weather.winds, first + i, seed, speeds) for i in range(WEATHER_POINTS)
+                from_weather(weather.winds, first + i, seed, speeds, variety, state)
+                for i in range(WEATHER_POINTS)
             ]
-        points = _points(scenarios)
-        std = run_onnx((folder / MODEL).read_bytes(), points.astype(np.float32))[1]
+        points = self._points(scenarios)
+        # Interior sensors say nothing of a scenario that nobody has seen.
+        silent = np.full((len(points), len(columns) - points.shape[1]), SILENT)
+        inputs = np.concatenate([points, silent], axis=1).astype(np.float32)
+        std = run_onnx((folder / MODEL).read_bytes(), inputs)[1]
         deviation = np.sqrt((std.reshape(len(points), -1).astype(float) ** 2).mean(axis=1))
-        return _Judged(row.number, points, deviation, frozenset(row.task["digests"]))
+        return _Judged(row.number, scenarios, points, deviation, frozenset(row.task["digests"]))
 
     def _steered(
         self, judged: _Judged, weather: Weather, rows: list[SimulationRow], count: int
@@ -216,11 +246,12 @@ class Draw:
         steering = self._campaign.steering
         training = [row for row in rows if row.role == "training"]
         done = [row for row in training if row.state == "done"]
-        reach = reach_of(len(judged.learnt))
-        points = judged.points
+        points, dimensions = judged.points, 2 + self._variety.dimensions
+        reach = reach_of(len(judged.learnt), dimensions)
         frequency = weather_frequency(
             points, weather.winds, weather.age_hours, steering.persistence_hours
         )
+        frequency *= state_frequency(points[:, 2:], self._space, self._state())
         to_done = self._apart(points, done)
         failed = self._apart(points, [row for row in training if row.state == "failed"])
         seconds = np.array([row.seconds or 0.0 for row in done])
@@ -228,21 +259,13 @@ class Draw:
         gain = worth(judged.deviation, frequency, self._apart(points, training))
         gain *= success(to_done, failed, reach) / relative_cost(to_done, seconds, reach)
         unlearnt = self._apart(points, [r for r in training if r.digest not in judged.learnt])
-        between = self._between(points, points)
+        between = self._places.apart(points, points)
         best = choose(gain, between, unlearnt, count, reach)
-        return [
-            Scenario(wind_speed=float(points[i, 0]), wind_from_direction=float(points[i, 1]))
-            for i in best
-        ]
+        return [judged.scenarios[i] for i in best]
 
     def _apart(self, points: np.ndarray, rows: list[SimulationRow]) -> np.ndarray:
-        return self._between(points, _points([row.scenario for row in rows]))
+        return self._places.apart(points, self._points([row.scenario for row in rows]))
 
-    def _between(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        bearing = self._site.footprint.x_axis_bearing
-        return separation(a, b, self._campaign.scenarios.wind_speed, self._mirrors, bearing)
-
-
-def _points(scenarios: list[Scenario]) -> np.ndarray:
-    winds = [(s.wind_speed, s.wind_from_direction) for s in scenarios]
-    return np.array(winds, dtype=float).reshape(-1, 2)
+    def _points(self, scenarios: list[Scenario]) -> np.ndarray:
+        rows = [(s.wind_speed, s.wind_from_direction, *self._space.row(s)) for s in scenarios]
+        return np.array(rows, dtype=float).reshape(-1, 2 + len(self._space.columns))

@@ -18,96 +18,26 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from apps.scenarios import Scenario
 from edge_agent.contracts.observation import Reading
+from edge_agent.contracts.site_state import SiteState
 from workflows.errors import LedgerError
+from workflows.ledger_schema import (
+    ROLES,
+    SCHEMA,
+    SCHEMA_VERSION,
+    STATES,
+    CandidateRow,
+    CandidateState,
+    Role,
+    SimulationRow,
+    StateRow,
+)
 
-SCHEMA_VERSION = 1
-
-#: ``reference`` and ``held_out`` are the dearer simulator's runs, ``paired`` the cheap one's on the
-#: same scenarios. ``tear`` runs are for the tear detector, never trained on.
-Role = Literal[
-    "selection", "calibration", "evaluation", "reference", "held_out", "paired", "training", "tear"
-]
-ROLES: tuple[Role, ...] = get_args(Role)
-CandidateState = Literal["training", "trained", "accepted", "published", "refused", "failed"]
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE simulation (
-    digest TEXT PRIMARY KEY,
-    role TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    scenario TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('planned', 'done', 'failed')),
-    seconds REAL,
-    reason TEXT,
-    data_until TEXT,
-    planned_at REAL NOT NULL,
-    ended_at REAL,
-    UNIQUE (role, sequence)
-) STRICT;
-CREATE TABLE candidate (
-    number INTEGER PRIMARY KEY,
-    task TEXT NOT NULL,
-    state TEXT NOT NULL,
-    folder TEXT,
-    version INTEGER UNIQUE,
-    created TEXT,
-    result TEXT NOT NULL DEFAULT '{}',
-    started_at REAL NOT NULL,
-    ended_at REAL
-) STRICT;
-CREATE TABLE reading (
-    sensor TEXT NOT NULL,
-    quantity TEXT NOT NULL,
-    time TEXT NOT NULL,
-    value REAL NOT NULL,
-    unit TEXT NOT NULL,
-    stored_at REAL NOT NULL,
-    PRIMARY KEY (sensor, quantity, time)
-) STRICT;
-CREATE TABLE event (
-    sequence INTEGER PRIMARY KEY,
-    at REAL NOT NULL,
-    kind TEXT NOT NULL,
-    data TEXT NOT NULL
-) STRICT;
-"""
-
-
-@dataclass(frozen=True)
-class SimulationRow:
-    """One planned, done or failed simulation."""
-
-    digest: str
-    role: Role
-    sequence: int
-    scenario: Scenario
-    state: Literal["planned", "done", "failed"]
-    seconds: float | None
-    reason: str | None
-    data_until: str | None
-    ended_at: float | None
-
-
-@dataclass(frozen=True)
-class CandidateRow:
-    """One surrogate on its way to a release."""
-
-    number: int
-    task: dict[str, Any]
-    state: CandidateState
-    folder: str | None
-    version: int | None
-    created: str | None
-    result: dict[str, Any]
-    started_at: float
-    ended_at: float | None
+__all__ = ["ROLES", "CandidateRow", "CandidateState", "Ledger", "Role", "SimulationRow", "StateRow"]
 
 
 class Ledger:
@@ -154,7 +84,7 @@ class Ledger:
     def _open(self, campaign: str) -> None:
         known = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
         if not known:
-            for statement in _SCHEMA.split(";"):
+            for statement in (SCHEMA + STATES).split(";"):
                 self._db.execute(statement)
             for key, value in (
                 ("schema_version", str(SCHEMA_VERSION)),
@@ -164,6 +94,10 @@ class Ledger:
                 self._db.execute("INSERT INTO meta VALUES (?, ?)", (key, value))
             return
         version = self.meta("schema_version")
+        if version == "1":  # without estimated states
+            self._db.execute(STATES)
+            version = str(SCHEMA_VERSION)
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (version,))
         if version != str(SCHEMA_VERSION):
             msg = f"{self.path}: ledger schema {version}, this program writes {SCHEMA_VERSION}"
             raise LedgerError(msg, path=str(self.path), schema_version=version)
@@ -340,6 +274,32 @@ class Ledger:
             for number, task, state, folder, version, created, result, *at in rows
         ]
 
+    def add_state(
+        self, state: SiteState, until: str, gains: tuple[float, ...] | None = None
+    ) -> None:
+        """Write down an estimated state, before anything follows from it."""
+        self._db.execute(
+            "INSERT INTO site_state (at, until, state, gains) VALUES (?, ?, ?, ?)",
+            (
+                time.time(),
+                until,
+                state.model_dump_json(),
+                None if gains is None else json.dumps(gains),
+            ),
+        )
+
+    def states(self) -> list[StateRow]:
+        """Return all estimated states, oldest first."""
+        rows = self._db.execute("SELECT until, state, gains FROM site_state ORDER BY sequence")
+        return [
+            StateRow(
+                until,
+                SiteState.model_validate_json(state),
+                None if gains is None else tuple(json.loads(gains)),
+            )
+            for until, state, gains in rows
+        ]
+
     def store_readings(self, readings: Iterable[Reading]) -> int:
         """Store readings, each once; return how many were new."""
         with self._transaction() as cursor:
@@ -355,6 +315,12 @@ class Ledger:
         row = self._db.execute("SELECT max(time) FROM reading WHERE sensor = ?", (sensor,))
         newest: str | None = row.fetchone()[0]
         return newest
+
+    def oldest_reading(self, sensor: str) -> str | None:
+        """Return the data time of a sensor's oldest reading; none without any."""
+        row = self._db.execute("SELECT min(time) FROM reading WHERE sensor = ?", (sensor,))
+        oldest: str | None = row.fetchone()[0]
+        return oldest
 
     def readings(self, sensor: str, since: str = "") -> list[Reading]:
         """Return a sensor's readings from a data time on, oldest first."""

@@ -34,14 +34,17 @@ from workflows.config import Campaign
 from workflows.decisions import REFERENCE, Finish, Plan, Standing, Tally, Train, decide
 from workflows.draw import Draw
 from workflows.errors import CampaignError
+from workflows.following import moved
 from workflows.layout import RunFolder
 from workflows.ledger import ROLES, CandidateRow, CandidateState, Ledger, Role
 from workflows.machine import Machine
+from workflows.state_keeper import StateKeeper
 from workflows.tasks import (
     made_with,
     publication_task,
     required,
     simulation_name,
+    state_of,
     training_task,
     validation_task,
 )
@@ -111,7 +114,8 @@ class CampaignLoop:
         self._machine = machine
         self._on_tick = on_tick
         self._on_event = on_event
-        self._draw = Draw(campaign, site, ledger)
+        self.keeper = StateKeeper(campaign, site, ledger)
+        self._draw = Draw(campaign, site, ledger, lambda: self.keeper.state)
         self._changed_at: str | None = None
         #: What waits for a worker: the cheap simulator's and the dearer one's.
         self._pending: dict[bool, deque[tuple[str, Scenario]]] = {False: deque(), True: deque()}
@@ -173,6 +177,7 @@ class CampaignLoop:
         """
         self._recover()
         while True:
+            self.keeper.look()
             actions = decide(self.campaign, self._standing())
             for action in actions:
                 if isinstance(action, Plan):
@@ -206,7 +211,14 @@ class CampaignLoop:
             last_trained=len(candidates[-1].task["digests"]) if candidates else 0,
             candidate_open=any(c.state in ("training", "trained", "accepted") for c in candidates),
             out_of_time=self._out_of_time(),
+            state_moved=self._state_moved(candidates),
         )
+
+    def _state_moved(self, candidates: list[CandidateRow]) -> bool:
+        if not candidates or not self.keeper.follows:
+            return False
+        step = self.campaign.following.step
+        return moved(self.keeper.state, state_of(candidates[-1]), step)
 
     def _plan(self, action: Plan) -> None:
         drawn = self._draw.next(action.role, action.count)
@@ -335,7 +347,8 @@ class CampaignLoop:
             self._task_seconds.append(seconds)
 
     def _train(self) -> None:
-        task = training_task(self.campaign, self.site, self._folder, self.ledger)
+        state = self.keeper.state
+        task = training_task(self.campaign, self.site, self._folder, self.ledger, state)
         self.ledger.add_candidate(task.model_dump(mode="json"))
         self._advance(self.ledger.candidates()[-1])
 

@@ -9,16 +9,20 @@ for weather, on the readings), so a resumed campaign goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from apps.scenarios import Scenario
 from edge_agent.contracts.features import MastLogLaw
 from edge_agent.contracts.observation import Reading
+from edge_agent.contracts.site_state import SiteState
+from workflows.variety import Variety
 
+#: Screens as in the site file.
+PLAIN, AS_BUILT = Variety(), SiteState()
 #: Jitter of a past wind: log-normal in speed, normal in direction (degrees). About the change of
 #: the ten-minute mean wind within an hour in the mast record.
 SPEED_JITTER = 0.15
@@ -26,7 +30,12 @@ DIRECTION_JITTER = 12.0
 
 
 def cover(
-    stream: str, start: int, count: int, seed: int, wind_speed: tuple[float, float]
+    stream: str,
+    start: int,
+    count: int,
+    seed: int,
+    wind_speed: tuple[float, float],
+    variety: Variety = PLAIN,
 ) -> list[Scenario]:
     """Return elements ``start`` to ``start + count`` of a low-discrepancy cover.
 
@@ -38,6 +47,8 @@ def cover(
     seed : int
     wind_speed : (float, float), m/s
         Range of speeds.
+    variety : Variety
+        What differs beside the wind.
 
     Returns
     -------
@@ -47,20 +58,27 @@ def cover(
     """
     from scipy.stats import qmc
 
-    sampler = qmc.Sobol(2, seed=np.random.default_rng([seed, *stream.encode()]))
+    sampler = qmc.Sobol(
+        2 + variety.dimensions, seed=np.random.default_rng([seed, *stream.encode()])
+    )
     if start:  # zero overflows in scipy
         sampler.fast_forward(start)
     low, high = np.sqrt(wind_speed)
     # One at a time: Sobol warns of block sizes that are no power of two.
-    points = np.concatenate([sampler.random(1) for _ in range(count)] or [np.empty((0, 2))])
+    points = [sampler.random(1)[0].tolist() for _ in range(count)]
     return [
-        _scenario(float(low + (high - low) * s) ** 2, float(360.0 * d), wind_speed)
-        for s, d in points
+        _scenario((low + (high - low) * s) ** 2, 360.0 * d, wind_speed, variety.state(state))
+        for s, d, *state in points
     ]
 
 
 def from_weather(
-    winds: np.ndarray, sequence: int, seed: int, wind_speed: tuple[float, float]
+    winds: np.ndarray,
+    sequence: int,
+    seed: int,
+    wind_speed: tuple[float, float],
+    variety: Variety = PLAIN,
+    state: SiteState = AS_BUILT,
 ) -> Scenario:
     """Return a scenario near a wind that the site saw.
 
@@ -73,6 +91,9 @@ def from_weather(
     seed : int
     wind_speed : (float, float), m/s
         Range that the result is clipped to.
+    variety : Variety
+    state : SiteState
+        Of the house now: what differs beside the wind is near it.
     """
     rng = np.random.default_rng([seed, sequence])
     speed, direction = winds[rng.integers(len(winds))]
@@ -80,6 +101,7 @@ def from_weather(
         float(speed) * float(np.exp(SPEED_JITTER * rng.standard_normal())),
         float(direction) + DIRECTION_JITTER * float(rng.standard_normal()),
         wind_speed,
+        variety.near(state, rng),
     )
 
 
@@ -90,6 +112,8 @@ def next_scenarios(
     wind_speed: tuple[float, float],
     winds: np.ndarray,
     explore: float,
+    variety: Variety = PLAIN,
+    state: SiteState = AS_BUILT,
 ) -> list[Scenario]:
     """Return the training scenarios ``start`` to ``start + count``.
 
@@ -103,13 +127,15 @@ def next_scenarios(
         Recent winds as in `from_weather`; with none, all come from the cover.
     explore : float
         Share of the cover, 0 to 1.
+    variety, state
+        As in `from_weather`.
     """
     scenarios = []
     for number in range(start, start + count):
         if len(winds) == 0 or _is_cover(number, explore):
-            scenarios += cover("training", number, 1, seed, wind_speed)
+            scenarios += cover("training", number, 1, seed, wind_speed, variety)
         else:
-            scenarios.append(from_weather(winds, number, seed, wind_speed))
+            scenarios.append(from_weather(winds, number, seed, wind_speed, variety, state))
     return scenarios
 
 
@@ -190,9 +216,12 @@ def _is_cover(number: int, explore: float) -> bool:
     return int((number + 1) * explore) > int(number * explore)
 
 
-def _scenario(speed: float, direction: float, wind_speed: tuple[float, float]) -> Scenario:
+def _scenario(
+    speed: float, direction: float, wind_speed: tuple[float, float], state: Mapping[str, Any]
+) -> Scenario:
     # Rounded to what an anemometer resolves, so that a scenario has one spelling.
     return Scenario(
         wind_speed=round(min(max(speed, wind_speed[0]), wind_speed[1]), 3),
         wind_from_direction=round(direction % 360.0, 2) % 360.0,
+        **state,
     )

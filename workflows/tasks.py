@@ -17,10 +17,12 @@ from apps.train import TrainTask
 from apps.transport import Base, full_due, read_serving
 from apps.validate import ValidateTask
 from edge_agent.contracts.site import Site
+from edge_agent.contracts.site_state import SiteState
 from workflows.backlog import training_estimate
 from workflows.config import Campaign
 from workflows.decisions import FROZEN, REFERENCE
 from workflows.errors import LedgerError
+from workflows.following import moved
 from workflows.layout import RunFolder
 from workflows.ledger import CandidateRow, Ledger, Role, SimulationRow
 
@@ -40,8 +42,22 @@ def simulation_name(campaign: Campaign, site: Site, scenario: Scenario, role: Ro
     return simulation_digest(Case(site, scenario, fidelity), resources, version)
 
 
-def training_task(campaign: Campaign, site: Site, folder: RunFolder, ledger: Ledger) -> TrainTask:
-    """Return a training on every training simulation that is done; writes its manifest."""
+def training_task(
+    campaign: Campaign,
+    site: Site,
+    folder: RunFolder,
+    ledger: Ledger,
+    state: SiteState | None = None,
+) -> TrainTask:
+    """Return a training on every training simulation that is done; writes its manifest.
+
+    Parameters
+    ----------
+    campaign, site, folder, ledger
+    state : SiteState, optional
+        Estimated state of the house, for surrogates that take it.
+    """
+    space = campaign.scenarios.space(site)
     rows = [row for row in ledger.simulations() if row.role == "training" and row.state == "done"]
     digests = tuple(sorted(row.digest for row in rows))
     write_ensemble(folder.ensembles, digests)
@@ -58,6 +74,9 @@ def training_task(campaign: Campaign, site: Site, folder: RunFolder, ledger: Led
         threads=campaign.resources.threads,
         data_until=None if newest is None else datetime.fromisoformat(newest),
         correction=correction(ledger, "reference") if campaign.corrected else None,
+        site_state=state if space.columns else None,
+        space=space,
+        readings=rules.readings,
         expected_seconds=training_estimate(ledger.candidates()),
         **_start(campaign, ledger),
         selection=() if one else _done(ledger.simulations(), "selection"),
@@ -79,7 +98,9 @@ def _start(campaign: Campaign, ledger: Ledger) -> dict[str, Any]:
     folder = Path(required(published[-1].folder))
     serving = read_serving(folder)
     keep = not full_due(serving, campaign.delta)
-    if not (networks or keep):
+    # Where only the state has moved, the model before is taken as it is.
+    follows = campaign.scenarios.screen_loss_factor is not None
+    if not (networks or keep or follows):
         return {}
     return {"previous": folder.name, "served": serving.model_sha256, "keep_basis": keep}
 
@@ -93,17 +114,26 @@ def validation_task(
     for digests in sets.values():
         write_ensemble(folder.ensembles, digests)
     published = [c for c in ledger.candidates() if c.state == "published"]
+    previous = published[-1] if published else None
     return ValidateTask(
         site=site,
         candidate=required(candidate.folder),
         store=str(folder.simulations),
         frozen_sets=sets,
-        previous=_base(published[-1]) if published else None,
+        previous=None if previous is None else _base(previous),
         delta=campaign.delta,
         fidelity=fidelity_text(campaign),
         level=campaign.training.interval_level,
         min_improvement=campaign.training.min_improvement,
+        state_moved=previous is not None
+        and moved(state_of(candidate) or SiteState(), state_of(previous), campaign.following.step),
     )
+
+
+def state_of(candidate: CandidateRow) -> SiteState | None:
+    """Return the state of the house that a candidate was made for; none if as in the site file."""
+    known = candidate.task.get("site_state")
+    return None if known is None else SiteState.model_validate(known)
 
 
 def _base(row: CandidateRow) -> Base:
