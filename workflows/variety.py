@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from apps.space import walls
 from edge_agent.contracts.site import Panel, Site
 from edge_agent.contracts.site_state import SiteState, Tear
 
@@ -33,7 +34,8 @@ class Variety(NamedTuple):
     @classmethod
     def of(cls, scenarios: ScenarioRange, site: Site) -> Variety:
         """Return the variety that a campaign asks for."""
-        return cls(scenarios.screen_loss_factor, scenarios.torn, scenarios.tear_width, site.panels)
+        panels = tuple(p for p in site.panels if p.name in walls(site))
+        return cls(scenarios.screen_loss_factor, scenarios.torn, scenarios.tear_width, panels)
 
     @property
     def dimensions(self) -> int:

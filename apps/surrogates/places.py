@@ -2,8 +2,9 @@
 
 The whole range of a wind speed, its square root being the measure, counts one, as does the circle
 of directions over the number of mirrors, and the range of each scalar of the state. Scenarios with
-tears on different panels are apart by the square root of two, with and without a tear by one. A
-scenario and its mirror image are one place.
+tears on different panels are apart by the square root of two at least, with and without a tear by
+one; on one panel the share of its length counts, and the width. A scenario and its mirror image are
+one place.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class Places:
         panel, centre, width = inputs[:, 2 + len(self.space.scalars) :].T[:3, :, None]
         there = np.abs(panel - np.arange(1, len(self.space.panels) + 1)) < 0.5
         starts, lengths = self.panels()
-        along = np.where(there, (centre - starts) / lengths, 0.0)
+        # From the panel's middle: a mirror may turn it round.
+        along = np.where(there, (centre - starts) / lengths - 0.5, 0.0)
         return np.concatenate([points, there, along, there * (width / WIDE)], axis=1)
 
     def images(self, inputs: np.ndarray) -> np.ndarray:
@@ -186,7 +188,8 @@ def _tear_steps(
         ("Cast", ["support_is"], "support_there", {"to": 1}),
         ("Sub", [f"support_in_{first + 1}", "support_starts"], "support_into", {}),
         ("Div", ["support_into", "support_lengths"], "support_share", {}),
-        ("Mul", ["support_share", "support_there"], "support_along", {}),
+        ("Sub", ["support_share", "support_half"], "support_from_middle", {}),
+        ("Mul", ["support_from_middle", "support_there"], "support_along", {}),
         ("Div", [f"support_in_{first + 2}", "support_wide"], "support_wideness", {}),
         ("Mul", ["support_there", "support_wideness"], "support_size", {}),
     ]

@@ -18,15 +18,24 @@ from apps.repository.store import FolderStore
 from apps.scenarios import Scenario
 from apps.simulation_set import SimulationSet
 from apps.simulators.base import Case, Fidelity, Resources
+from apps.space import Space, space_of
 from apps.surrogates.base import by_name
 from apps.surrogates.export import check_parity
-from apps.surrogates.symmetry import mirror_direction, mirror_field, symmetries
+from apps.surrogates.symmetry import (
+    mirror_direction,
+    mirror_field,
+    mirror_scenarios,
+    symmetries,
+)
 from apps.train import TrainTask, train
 from apps.transport import Base, read_serving
 from apps.validate import ValidateTask, validate
 from edge_agent.contracts.features import InputVariable
 from edge_agent.contracts.geometry import wind_vector
 from edge_agent.contracts.site import Site
+from workflows.config import ScenarioRange
+from workflows.steering import cover
+from workflows.variety import Variety
 
 ROOT = Path(__file__).resolve().parents[2]
 FROZEN = ("selection", "calibration", "evaluation")
@@ -64,6 +73,54 @@ def simulations(site: Site, n: int, seed: int) -> SimulationSet:
     return SimulationSet(digests, speed, direction, flow(site, speed, direction))
 
 
+def in_state(site: Site, inputs: np.ndarray, space: Space) -> np.ndarray:
+    """The flow in a house with denser screens (the first scalar) and a tear, in m/s.
+
+    A tear lets a jet in that fades along and across the house; as symmetric as the site.
+    """
+    grid, box = site.grid(), site.footprint
+    _, y, x = np.meshgrid(grid.z, grid.y, grid.x, indexing="ij")
+
+    def one(rows: np.ndarray) -> np.ndarray:
+        dense = rows[:, 2] if space.scalars else np.ones(len(rows))
+        wind = pattern(site, rows[:, 0] / dense, rows[:, 1])
+        if not space.panels:
+            return wind
+        panel, centre, width = rows[:, 2 + len(space.scalars) :].T
+        for k, name in enumerate(space.panels):
+            found = next(p for p in site.panels if p.name == name)
+            along, into = (y, x) if found.face[0] == "x" else (x, y)
+            length = box.length_x if found.face[0] == "x" else box.length_y
+            depth = length - into if found.face[1] == "1" else into
+            for i in np.flatnonzero(np.abs(panel - (k + 1)) < 0.5):
+                near = np.exp(-(((along - centre[i]) / 20) ** 2) - depth / 30)
+                axis = 0 if found.face[0] == "x" else 1
+                inwards = -1.0 if found.face[1] == "1" else 1.0
+                wind[i, axis] += 0.3 * inwards * width[i] / 40 * near
+        return wind
+
+    total = sum(
+        mirror_field(one(mirror_scenarios(inputs, site, space, m)), m) for m in symmetries(site)
+    )
+    speed = inputs[:, 0, None, None, None, None]
+    return (total / len(symmetries(site)) * speed).astype(np.float32)
+
+
+def houses(site: Site, n: int, seed: int, *, tears: bool = False) -> SimulationSet:
+    """Simulations of houses whose screens differ, and of which some are torn."""
+    space = space_of(site, loss=True, tears=tears)
+    ranges = ScenarioRange(
+        wind_speed=(0.5, 12.0), screen_loss_factor=(0.5, 2.5), torn=0.5 if tears else 0.0
+    )
+    variety = Variety.of(ranges, site)
+    scenarios = cover("houses", 1000 * seed, n, 5, ranges.wind_speed, variety)
+    rows = [(s.wind_speed, s.wind_from_direction, *space.row(s)) for s in scenarios]
+    inputs = np.array(rows, dtype=float)
+    digests = tuple(hashlib.sha256(f"{seed}/{k}/{tears}".encode()).hexdigest() for k in range(n))
+    wind = in_state(site, inputs, space)
+    return SimulationSet(digests, inputs[:, 0], inputs[:, 1], wind, inputs[:, 2:], space)
+
+
 @pytest.fixture(scope="session")
 def site() -> Site:
     return Site.from_toml(ROOT / "configs" / "sites" / "lindcove.toml")
@@ -80,6 +137,14 @@ def small_site(site: Site) -> Site:
 def make(site: Site):
     def function(n: int, seed: int = 1, of: Site = site) -> SimulationSet:
         return simulations(of, n, seed)
+
+    return function
+
+
+@pytest.fixture(scope="session")
+def make_houses(small_site):
+    def function(n: int, seed: int = 1, *, tears: bool = False) -> SimulationSet:
+        return houses(small_site, n, seed, tears=tears)
 
     return function
 

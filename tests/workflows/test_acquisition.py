@@ -1,47 +1,39 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.space import WIND, space_of
+from apps.surrogates.places import Places
+from apps.surrogates.symmetry import symmetries
+from edge_agent.contracts.site_state import SiteState, Tear
 from workflows.acquisition import (
     choose,
     reach_of,
     relative_cost,
-    separation,
+    state_frequency,
     success,
     weather_frequency,
     worth,
 )
+from workflows.config import Campaign
 
 SPEEDS = (0.5, 14.0)
-FOUR = ((False, False), (True, False), (False, True), (True, True))
-ONE = ((False, False),)
 NONE = np.empty((0, 2))
+
+
+SITE = Campaign(name="t").load_site(Path("t.toml"))
+
+
+def apart(a, b, mirrors=((False, False),)):
+    return Places(SITE, WIND, mirrors, SPEEDS, ()).apart(a, b)
 
 
 def winds(seed, n):
     rng = np.random.default_rng(seed)
     return np.stack([rng.uniform(*SPEEDS, n), rng.uniform(0, 360, n)], axis=1)
-
-
-@given(st.integers(0, 1000), st.floats(0, 360))
-def test_distance_is_a_distance_and_knows_the_mirrors(seed, bearing):
-    points = winds(seed, 6)
-    between = separation(points, points, SPEEDS, FOUR, bearing)
-    assert np.allclose(between, between.T)
-    assert np.allclose(np.diag(between), 0, atol=1e-9)
-    image = points.copy()
-    image[:, 1] = (2 * bearing - image[:, 1]) % 360  # across the house's x axis
-    assert np.allclose(np.diag(separation(points, image, SPEEDS, FOUR, bearing)), 0, atol=1e-6)
-    apart = np.abs((points[:, 1] - image[:, 1] + 180) % 360 - 180)
-    assert np.allclose(np.diag(separation(points, image, SPEEDS, ONE, bearing)), apart / 360)
-
-
-def test_the_whole_range_has_unit_area():
-    ends = np.array([[SPEEDS[0], 0.0], [SPEEDS[1], 0.0], [SPEEDS[0], 180.0]])
-    between = separation(ends, ends, SPEEDS, ONE, 0.0)
-    assert between[0, 1] == pytest.approx(1.0)
-    assert between[0, 2] == pytest.approx(0.5)
 
 
 def test_frequent_weather_counts_more_and_fresh_weather_most():
@@ -52,6 +44,19 @@ def test_frequent_weather_counts_more_and_fresh_weather_most():
     assert west > east > storm
     assert np.mean([east, west, storm]) == pytest.approx(1.0)
     assert (weather_frequency(points, NONE, np.empty(0), 12.0) == 1).all()
+
+
+def test_states_near_the_estimate_count_more_and_so_does_a_known_tear():
+    space = space_of(SITE, loss=True, tears=True)
+    west = 1 + space.panels.index("west")
+    states = np.array([[1.4, 0, 0, 0], [1.4, west, 27, 20], [0.6, west, 27, 20], [1.4, 2, 27, 20]])
+    now = SiteState(screen_loss_factor=1.4, tears=(Tear(panel="west", centre=27, width=20),))
+    whole, torn, clean, elsewhere = state_frequency(states, space, now)
+    assert torn > max(whole, clean, elsewhere)
+    assert whole == pytest.approx(elsewhere)
+    alike = state_frequency(states[[0, 1, 3]], space, SiteState(screen_loss_factor=1.4))
+    np.testing.assert_allclose(alike, 1.0)
+    assert (state_frequency(np.empty((3, 0)), WIND, now) == 1).all()
 
 
 def test_a_hole_is_worth_more_than_a_neighbourhood():
@@ -81,7 +86,7 @@ def test_dear_neighbourhoods_cost():
 def test_choices_differ_and_the_best_comes_first(seed, count, runs):
     points = winds(seed, 10)
     worth = np.random.default_rng(seed).uniform(0.1, 1, 10)
-    between = separation(points, points, SPEEDS, FOUR, 0.0)
+    between = apart(points, points, symmetries(SITE))
     chosen = choose(worth, between, np.empty((10, 0)), count, reach_of(runs))
     assert len(set(chosen)) == len(chosen) == min(count, 10)
     if chosen:
@@ -90,12 +95,12 @@ def test_choices_differ_and_the_best_comes_first(seed, count, runs):
 
 def test_what_is_being_simulated_is_not_chosen_again():
     points = np.array([[2.0, 10.0], [2.0, 100.0]])
-    between = separation(points, points, SPEEDS, ONE, 0.0)
-    taken = separation(points, points[:1], SPEEDS, ONE, 0.0)
+    between = apart(points, points)
+    taken = apart(points, points[:1])
     assert choose(np.array([5.0, 1.0]), between, taken, 1, 0.1) == [1]
 
 
 def test_neighbours_of_a_choice_wait():
     points = np.array([[2.0, 10.0], [2.0, 10.5], [2.0, 200.0]])
-    between = separation(points, points, SPEEDS, ONE, 0.0)
+    between = apart(points, points)
     assert choose(np.array([3.0, 2.9, 1.0]), between, np.empty((3, 0)), 2, 0.1) == [0, 2]

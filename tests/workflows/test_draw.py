@@ -49,7 +49,9 @@ def doubts(monkeypatch, tmp_path):
 
     monkeypatch.setattr("apps.surrogates.export.run_onnx", run_onnx)
     monkeypatch.setattr(
-        workflows.draw, "read_candidate", lambda _folder: SimpleNamespace(inputs=(1, 2))
+        workflows.draw,
+        "read_candidate",
+        lambda _folder: SimpleNamespace(columns=("wind_speed", "wind_from_direction")),
     )
     (tmp_path / "candidate").mkdir()
     (tmp_path / "candidate" / "model.onnx").write_bytes(b"")
