@@ -8,6 +8,7 @@ trained on or scored against, so that all versions are held to one truth.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -19,6 +20,7 @@ from edge_agent.contracts.release import Digest
 from edge_agent.contracts.site import Site
 
 if TYPE_CHECKING:
+    from apps.discrepancy import Discrepancy
     from apps.simulation_set import SimulationSet
 
 
@@ -49,9 +51,18 @@ def load_truth(
     from apps.datasets import load_simulations
 
     data = load_simulations(store, digests, site, space)
-    if correction is None:
-        return data
+    return data if correction is None else discrepancy(store, site, correction, space).apply(data)
+
+
+@lru_cache(maxsize=4)  # a stage asks for the same one for each set of simulations
+def discrepancy(
+    store: Path, site: Site, correction: Correction, space: Space = WIND
+) -> Discrepancy:
+    """Return what a correction adds; raises as `load_simulations`."""
+    from apps.datasets import load_simulations
     from apps.discrepancy import fit_discrepancy
 
-    low, high = (load_simulations(store, runs, site) for runs in (correction.low, correction.high))
-    return fit_discrepancy(low, high).apply(data)
+    low, high = (
+        load_simulations(store, runs, site, space) for runs in (correction.low, correction.high)
+    )
+    return fit_discrepancy(low, high, site)

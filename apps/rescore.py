@@ -19,7 +19,7 @@ from apps.gate import PREVIOUS, GateSettings
 from apps.repository.reading import open_index
 from apps.repository.store import FolderStore
 from apps.space import space_of_columns
-from apps.validate import SetName, assess
+from apps.validate import assess
 from edge_agent.contracts.errors import DigestMismatch, RbfError
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Release, ScoreSet, TargetFile
@@ -143,14 +143,15 @@ def rescore(
     correction = _correction(folder, release)
     space = space_of_columns(site, [v.name for v in release.inputs])
 
-    def truth(digest: str) -> SimulationSet:
-        return load_truth(store, read_ensemble(ensembles, digest), site, correction, space)
+    def truth(digest: str, corrected: bool = True) -> SimulationSet:
+        fix = correction if corrected else None
+        return load_truth(store, read_ensemble(ensembles, digest), site, fix, space)
 
-    sets: dict[SetName, str] = {n: f.digest for n, f in release.frozen_sets.items()}
+    frozen = {n: truth(f.digest, f.corrected) for n, f in release.frozen_sets.items()}
     found = assess(
         site,
         truth(release.training.digest),
-        {name: truth(digest) for name, digest in sets.items()},
+        frozen,
         _answering(_read(repository, release.model), release, release, site),
         previous,
         release.uncertainty.level,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
 from apps.answers import model_inputs, sensor_weights
 from apps.candidates import (
@@ -22,128 +20,29 @@ from apps.candidates import (
     state_bytes,
     write_candidate,
 )
-from apps.correction import Correction, load_truth
+from apps.correction import discrepancy, load_truth
 from apps.deadline import Unlimited, require
 from apps.errors import TrainingError
 from apps.input_variables import input_variables
 from apps.simulators.base import Control
-from apps.space import WIND, Space
 from apps.surrogates.base import Conditions, Surrogate, family, family_settings
+from apps.train_task import TrainResult, TrainTask
 from apps.transport import serving_model
 from apps.warm_start import same_but_state, warm_start
-from edge_agent.contracts.features import FeatureMap, MastAndSensors, MastLogLaw
-from edge_agent.contracts.model import Contract, canonical_json, sha256
-from edge_agent.contracts.release import Digest, ReadingErrors, TrainingData
-from edge_agent.contracts.site import Site
-from edge_agent.contracts.site_state import SiteState
+from edge_agent.contracts.model import sha256
+from edge_agent.contracts.release import TrainingData
 
 if TYPE_CHECKING:
     from apps.simulation_set import SimulationSet
     from apps.surrogates.served import Served
 
+__all__ = ["TrainResult", "TrainTask", "train"]
+
+#: What families call the error on runs that were left out, in their summaries.
+LEFT_OUT = ("leave_one_out_relative_l2", "left_out_relative_l2")
 #: Time to import torch, read the runs and take a step, s: enough to begin or go on with a training
 #: that can be stopped.
 _START_SECONDS = 15.0
-
-
-class TrainTask(Contract):
-    """What to train, and on what."""
-
-    site: Site
-    """Whose wind."""
-    family: str | tuple[str, ...] = "pod_regression"
-    """Surrogate family; of several, each is trained and the best is taken (`apps.choice`)."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the family that differ from its defaults; by family if there are several."""
-    digests: tuple[Digest, ...]
-    """Training simulations."""
-    store: str
-    """Folder of simulations."""
-    candidates: str
-    """Folder that candidates go to."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of every random choice."""
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Threads of linear algebra; part of the digest, since sums depend on it in the last bit."""
-    data_until: datetime | None = None
-    """Data time of the newest reading that steered the simulations."""
-    correction: Correction | None = None
-    """Pairs that correct the simulations; none if they are taken as they are."""
-    site_state: SiteState | None = None
-    """Estimated state of the house that the simulations were made for; goes into the release."""
-    space: Space = WIND
-    """What of the state of the house the model takes beside the wind."""
-    readings: ReadingErrors | None = None
-    """Errors of readings and state, if the model is to take interior sensors too; none if not."""
-    previous: Digest | None = None
-    """Candidate in the same folder to start from; one that is gone is not missed."""
-    served: Digest | None = None
-    """Of the model that `previous` serves as: training starts from what devices have, which a delta
-    may have rounded; none to start from what was trained."""
-    keep_basis: bool = False
-    """Whether its POD modes stay and new ones are only added; not without `previous`."""
-    selection: tuple[Digest, ...] = ()
-    """Selection set, to choose a family by; needed if there are several."""
-    latency_limit_ms: Annotated[float, Field(gt=0)] = 5.0
-    """Longest time of one answer on one thread of a family that may be chosen, ms."""
-    expected_seconds: Annotated[float, Field(ge=0)] = 0.0
-    """What the training is expected to take, s; one that cannot go on from a checkpoint is not
-    begun in a block that ends before."""
-
-    @property
-    def feature_map(self) -> FeatureMap:
-        """How readings become the model's inputs."""
-        kind = MastLogLaw if self.readings is None else MastAndSensors
-        return kind.for_site(self.site)
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """Every family asked for."""
-        return (self.family,) if isinstance(self.family, str) else self.family
-
-    def digest(self) -> str:
-        """Return the candidate's name: sha256 over all that determines it, paths left out.
-
-        Raises
-        ------
-        TrainingError
-            If family or settings do not exist.
-        """
-        until = self.data_until
-        known: dict[str, Any] = {
-            "site": self.site.content_digest(),
-            **_family_digest(self),
-            "digests": sorted(self.digests),
-            "seed": self.seed,
-            "threads": self.threads,
-            "data_until": None if until is None else until.isoformat(),
-            "correction": None
-            if self.correction is None
-            else self.correction.model_dump(mode="json"),
-        }
-        # Candidates without what follows keep their names.
-        if self.previous is not None:
-            known |= {"previous": self.previous, "keep_basis": self.keep_basis}
-            known |= {} if self.served is None else {"served": self.served}
-        for name in ("site_state", "readings"):
-            if (value := getattr(self, name)) is not None:
-                known[name] = value.model_dump(mode="json")
-        if self.space != WIND:
-            known["space"] = self.space.model_dump(mode="json")
-        return sha256(canonical_json(known))
-
-
-class TrainResult(Contract):
-    """A candidate that exists."""
-
-    candidate: Digest
-    """Its digest."""
-    folder: str
-    """Where it lies."""
-    seconds: float
-    """Wall time that its training took, s."""
-    simulations: int
-    """Training simulations."""
 
 
 def train(task: TrainTask, control: Control | None = None) -> TrainResult:
@@ -206,12 +105,17 @@ def _train_one(task: TrainTask, name: str, folder: Path, control: Control) -> No
     settings = family_settings(name, task.settings)
     with blas_threads(task.threads):
         surrogate = kind.fit(data, task.site, settings, task.seed, conditions)
+        surrogate = _as_sure_as_its_solver(task, surrogate)
         require(control, 0.0, "the export")
         served = _served(task, data, surrogate)
         model = canonical_bytes(served.to_onnx())
         parity = check_parity(served.predict, model, candidate.inputs)
+    chosen = surrogate.summary()
+    if task.correction is not None:
+        fixed = discrepancy(Path(task.store), task.site, task.correction, task.space)
+        chosen |= {"correction": fixed.method, "correction_left_out": fixed.left_out}
     found = {
-        "chosen": surrogate.summary(),
+        "chosen": chosen,
         "model_sha256": sha256(model),
         "parity": parity,
         "seconds": time.monotonic() - started,
@@ -219,6 +123,16 @@ def _train_one(task: TrainTask, name: str, folder: Path, control: Control) -> No
     whole = candidate.model_copy(update=found)
     write_candidate(folder, model, state_bytes(surrogate.state()), whole)
     checkpoint.unlink(missing_ok=True)
+
+
+def _as_sure_as_its_solver(task: TrainTask, surrogate: Surrogate) -> Surrogate:
+    if task.correction is None or task.solver_error == 0:
+        return surrogate
+    from apps.surrogates.solver_error import WithSolverError
+
+    found = discrepancy(Path(task.store), task.site, task.correction, task.space)
+    size = found.size.reshape(3, *task.site.grid().shape)
+    return WithSolverError(surrogate, task.solver_error * size)
 
 
 def _candidate(task: TrainTask, name: str, data: SimulationSet) -> Candidate:
@@ -343,34 +257,12 @@ def _contender(task: TrainTask, name: str, folder: Path) -> Contender:
     )
 
 
-def _family_digest(task: TrainTask) -> dict[str, Any]:
-    if isinstance(task.family, str):
-        settings = family_settings(task.family, task.settings)
-        return {
-            "family": task.family,
-            "code_version": family(task.family).version,
-            "settings": settings.model_dump(mode="json"),
-        }
-    unknown = sorted(set(task.settings) - set(task.family))
-    if unknown:
-        msg = f"settings of {', '.join(unknown)}, which is not among the families"
-        raise TrainingError(msg, families=task.family)
-    return {
-        "family": list(task.family),
-        "code_version": [family(n).version for n in task.family],
-        "settings": {
-            n: family_settings(n, task.settings.get(n, {})).model_dump(mode="json")
-            for n in task.family
-        },
-        "selection": sorted(task.selection),
-        "latency_limit_ms": task.latency_limit_ms,
-    }
-
-
 def _result(folder: Path, candidate: Candidate) -> TrainResult:
     return TrainResult(
         candidate=candidate.digest,
         folder=str(folder),
         seconds=candidate.seconds,
         simulations=len(candidate.simulations),
+        left_out=next((v for k, v in candidate.chosen.items() if k in LEFT_OUT), None),
+        correction_left_out=candidate.chosen.get("correction_left_out"),
     )

@@ -17,7 +17,7 @@ from apps import baselines, scores
 from apps.answers import Answer, answering, sensor_weights
 from apps.candidates import read_candidate
 from apps.consistency import suspicions
-from apps.correction import load_truth
+from apps.correction import Correction, load_truth
 from apps.errors import ValidationError
 from apps.gate import PREVIOUS, GateSettings, Verdict, decide
 from apps.surrogates.base import WIND, WIND_STD, Predictor
@@ -49,6 +49,9 @@ class ValidateTask(Contract):
     """Simulations of each frozen set; disjoint, and disjoint from the training set."""
     fidelity: str
     """Simulator and grid that the frozen sets were made with."""
+    frozen_corrected: bool = True
+    """Whether the candidate's correction is added to the frozen sets; not if the dear solver made
+    them."""
     previous: Base | None = None
     """The serving release; none before the first."""
     delta: DeltaSettings = DeltaSettings()
@@ -116,14 +119,14 @@ def validate(task: ValidateTask) -> ValidateResult:
     candidate = read_candidate(folder)
     check_sets(task.frozen_sets, candidate.simulations)
 
-    def truth(digests: Iterable[str]) -> SimulationSet:
-        store = Path(task.store)
-        return load_truth(store, sorted(digests), task.site, candidate.correction, candidate.space)
+    def truth(digests: Iterable[str], fix: Correction | None) -> SimulationSet:
+        return load_truth(Path(task.store), sorted(digests), task.site, fix, candidate.space)
 
     def answers(model: bytes, columns: tuple[str, ...]) -> Answer:
         return answering(model, columns, task.site, candidate.readings)
 
-    frozen = {name: truth(digests) for name, digests in task.frozen_sets.items()}
+    fix = candidate.correction if task.frozen_corrected else None
+    frozen = {name: truth(digests, fix) for name, digests in task.frozen_sets.items()}
     serving, model = settle(
         folder,
         task.previous,
@@ -138,7 +141,7 @@ def validate(task: ValidateTask) -> ValidateResult:
         before = answers(previous, read_candidate(source).columns)
     assessment = assess(
         task.site,
-        truth(candidate.simulations),
+        truth(candidate.simulations, candidate.correction),
         frozen,
         answers(model, candidate.columns),
         before,
@@ -156,7 +159,12 @@ def validate(task: ValidateTask) -> ValidateResult:
         model_sha256=serving.model_sha256,
         previous_sha256=None if previous is None else sha256(previous),
         frozen_sets={
-            name: FrozenSet(digest=set_digest(d), size=len(d), fidelity=task.fidelity)
+            name: FrozenSet(
+                digest=set_digest(d),
+                size=len(d),
+                fidelity=task.fidelity,
+                corrected=task.frozen_corrected,
+            )
             for name, d in task.frozen_sets.items()
         },
         scores=assessment.scores,

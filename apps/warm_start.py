@@ -16,7 +16,7 @@ from apps.transport import serving_model
 from edge_agent.contracts.model import sha256
 
 if TYPE_CHECKING:
-    from apps.train import TrainTask
+    from apps.train_task import TrainTask
 
 #: What of a candidate follows from the estimated state alone, or is of its own training.
 _OF_THE_STATE = {"digest", "site_state", "inputs", "previous", "training", "model_sha256"}

@@ -367,7 +367,14 @@ class CampaignLoop:
             self._submit(_Job("publish", release, number=candidate.number))
 
     def _train_ended(self, job: _Job, result: TrainResult) -> None:
-        self._move(job, "trained", folder=result.folder, train_seconds=result.seconds)
+        self._move(
+            job,
+            "trained",
+            folder=result.folder,
+            train_seconds=result.seconds,
+            left_out=result.left_out,
+            correction_left_out=result.correction_left_out,
+        )
 
     def _validate_ended(self, job: _Job, result: ValidateResult) -> None:
         verdict = result.verdict

@@ -102,3 +102,63 @@ def surrogate_model(
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
+
+
+def renamed(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
+    """Return a model whose nodes call some tensors by other names; its inputs and outputs stay."""
+    result = type(model)()
+    result.CopyFrom(model)
+    for node in result.graph.node:
+        for field in (node.input, node.output):
+            for i, name in enumerate(field):
+                field[i] = names.get(name, name)
+    return result
+
+
+def extended(
+    model: onnx.ModelProto,
+    before: Sequence[Step],
+    behind: Sequence[Step],
+    constants: Mapping[str, np.ndarray],
+    columns: int,
+    outputs: Sequence[tuple[str, tuple[str | int, ...]]],
+) -> onnx.ModelProto:
+    """Return a model with steps before and behind it.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+    before, behind : sequence of Step
+    constants : mapping of arrays
+        That they need.
+    columns : int
+        Of the input.
+    outputs : sequence of (str, tuple)
+        Name and axes of each output.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    result = type(model)()
+    result.CopyFrom(model)
+    graph = result.graph
+
+    def nodes(steps: Sequence[Step]) -> list[onnx.NodeProto]:
+        # Nodes of the surrogate may be named after their outputs.
+        return [
+            helper.make_node(op, ins, [out], name=f"served_{out}", **kw)
+            for op, ins, out, kw in steps
+        ]
+
+    own = list(graph.node)
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.node.extend([*nodes(before), *own, *nodes(behind)])
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", columns]))
+    graph.output.extend(
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, list(dims)) for n, dims in outputs
+    )
+    # What the exporter says of shapes in between may name the old batch.
+    del graph.value_info[:]
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in constants.items()
+    )
+    return result

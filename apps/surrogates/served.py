@@ -5,7 +5,7 @@ Any family's graph is taken as it is; steps are added before and behind it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from apps.surrogates.assimilation import Assimilation
 from apps.surrogates.base import INPUT, WIND, WIND_STD, Surrogate
-from apps.surrogates.graph import Step
+from apps.surrogates.graph import Step, extended, renamed
 from apps.surrogates.places import Places, distance_steps
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Served:
         before: Sequence[Step] = ()
         a = self.assimilation
         if a is not None:
-            _rename(model, _INNER)
+            model = renamed(model, _INNER)
             before, more = point_steps(a, INPUT, _INNER[INPUT])
             names = (INPUT, _INNER[WIND], _INNER[WIND_STD])
             steps, others = analysis_steps(a, self.shape, names, (WIND, WIND_STD, INNOVATION))
@@ -87,49 +87,4 @@ class Served:
             (n, ("batch", 3, *self.shape)) for n in (WIND, WIND_STD)
         ]
         outputs += [(n, ("batch",)) for n in self.diagnostics]
-        return _extended(model, before, behind, constants, self.columns, outputs)
-
-
-def _rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
-    """Rename tensors of a graph, in place."""
-    for node in model.graph.node:
-        for field in (node.input, node.output):
-            for i, name in enumerate(field):
-                field[i] = names.get(name, name)
-
-
-def _extended(
-    model: onnx.ModelProto,
-    before: Sequence[Step],
-    behind: Sequence[Step],
-    constants: Mapping[str, np.ndarray],
-    columns: int,
-    outputs: Sequence[tuple[str, tuple[str | int, ...]]],
-) -> onnx.ModelProto:
-    """Return a model with steps before and behind it, and other inputs and outputs."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    result = type(model)()
-    result.CopyFrom(model)
-    graph = result.graph
-
-    def nodes(steps: Sequence[Step]) -> list[onnx.NodeProto]:
-        # Nodes of the surrogate may be named after their outputs.
-        return [
-            helper.make_node(op, ins, [out], name=f"served_{out}", **kw)
-            for op, ins, out, kw in steps
-        ]
-
-    own = list(graph.node)
-    del graph.node[:], graph.input[:], graph.output[:]
-    graph.node.extend([*nodes(before), *own, *nodes(behind)])
-    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", columns]))
-    graph.output.extend(
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, list(dims)) for n, dims in outputs
-    )
-    # What the exporter says of shapes in between may name the old batch.
-    del graph.value_info[:]
-    graph.initializer.extend(
-        numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in constants.items()
-    )
-    return result
+        return extended(model, before, behind, constants, self.columns, outputs)

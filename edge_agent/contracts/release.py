@@ -81,6 +81,8 @@ class FrozenSet(Contract):
     """Number of simulations."""
     fidelity: str
     """Simulator and grid they were made with."""
+    corrected: bool = True
+    """Whether the release's correction, if it has one, was added to them."""
 
 
 class TrainingData(Contract):
