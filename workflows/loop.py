@@ -8,12 +8,9 @@ follows from it.
 from __future__ import annotations
 
 import hashlib
-import queue
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +31,7 @@ from workflows.config import Campaign
 from workflows.decisions import REFERENCE, Finish, Plan, Standing, Tally, Train, decide
 from workflows.draw import Draw
 from workflows.errors import CampaignError
+from workflows.flight import Flight, Job
 from workflows.following import moved
 from workflows.layout import RunFolder
 from workflows.ledger import ROLES, CandidateRow, CandidateState, Ledger, Role
@@ -49,31 +47,14 @@ from workflows.tasks import (
     validation_task,
 )
 
-TICK_SECONDS = 0.2
-
 #: A task that takes its worker down so often is recorded as a failure; one whose disk fails, too.
 #: A block that ends under its tasks counts for none of them.
 ATTEMPTS = 3
-
-#: A task that came back unfinished goes out again after this, s: its block takes no more by then.
-AGAIN_SECONDS = 1.0
 
 #: Run times that the planner is told are over so many of the latest tasks.
 RECENT = 30
 
 log = structlog.get_logger()
-
-
-@dataclass
-class _Job:
-    """A stage in flight."""
-
-    stage: str
-    task: Any
-    number: int | None = None
-    """The candidate's, for all stages but simulate."""
-    digests: tuple[str, ...] = ()
-    attempts: int = 1
 
 
 class CampaignLoop:
@@ -119,9 +100,7 @@ class CampaignLoop:
         self._changed_at: str | None = None
         #: What waits for a worker: the cheap simulator's and the dearer one's.
         self._pending: dict[bool, deque[tuple[str, Scenario]]] = {False: deque(), True: deque()}
-        self._in_flight: dict[Future[Any], _Job] = {}
-        self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        self._later: deque[tuple[float, _Job]] = deque()
+        self._flight = Flight(stages)
         self._task_seconds: deque[float] = deque(maxlen=RECENT)
         self._started = time.monotonic()
         self.on_published: Callable[[int], None] = lambda _v: None  # told of each release
@@ -132,11 +111,12 @@ class CampaignLoop:
 
         Parsl does not tell what has started; candidates go first, then tasks in order.
         """
-        stages = [job.stage for job in self._in_flight.values()]
+        submitted = self._flight.submitted
+        stages = [job.stage for job in submitted]
         workers = self._machine.slots()
         counts = {s: stages.count(s) for s in ("publish", "validate", "train") if s in stages}
         free = workers - sum(counts.values())
-        simulations = [len(j.digests) for j in self._in_flight.values() if j.stage == "simulate"]
+        simulations = [len(job.digests) for job in submitted if job.stage == "simulate"]
         return counts | {"simulate": sum(simulations[: max(0, free)])}
 
     def tallies(self) -> dict[Role, Tally]:
@@ -154,8 +134,7 @@ class CampaignLoop:
 
     def backlog(self) -> Backlog:
         """Return the work that is left, that in flight included."""
-        jobs = [*self._in_flight.values(), *(job for _, job in self._later)]
-        candidate = any(job.stage != "simulate" for job in jobs)
+        candidate = any(job.stage != "simulate" for job in self._flight.jobs)
         return work_left(
             self.campaign,
             self.tallies(),
@@ -184,7 +163,7 @@ class CampaignLoop:
                     self._plan(action)
                 elif isinstance(action, Train):
                     self._train()
-                elif isinstance(action, Finish) and not self._in_flight and not self._later:
+                elif isinstance(action, Finish) and not self._flight.jobs:
                     return
             self._submit_pending()
             self._machine.set_backlog(self.backlog())
@@ -201,8 +180,7 @@ class CampaignLoop:
         self.ledger.event("loop_started", pending=self._waiting())
 
     def _standing(self) -> Standing:
-        cases = sum(len(job.digests) for job in self._in_flight.values())
-        cases += sum(len(job.digests) for _, job in self._later)
+        cases = self._flight.cases
         candidates = self.ledger.candidates()
         return Standing(
             tallies=self.tallies(),
@@ -242,14 +220,12 @@ class CampaignLoop:
         self._pending[role in REFERENCE].extend((digest, s) for _, digest, s in planned)
 
     def _submit_pending(self) -> None:
-        while self._later and self._later[0][0] <= time.monotonic():
-            self._submit(self._later.popleft()[1])
+        self._flight.submit_due()
         for dear, pending in sorted(self._pending.items(), reverse=True):
             role: Role = "reference" if dear else "training"
             fidelity, resources = made_with(self.campaign, role)
             while pending:
-                tasks = sum(job.stage == "simulate" for job in self._in_flight.values())
-                if tasks >= self._depth:
+                if self._flight.simulations >= self._depth:
                     return
                 cases = [pending.popleft() for _ in range(min(resources.batch, len(pending)))]
                 digests = tuple(digest for digest, _ in cases)
@@ -262,26 +238,13 @@ class CampaignLoop:
                     store=str(self._folder.simulations),
                     checkpoint=str(self._folder.checkpoints / name),
                 )
-                self._submit(_Job("simulate", task, digests=digests))
+                self._flight.submit(Job("simulate", task, digests=digests))
 
     def _waiting(self) -> int:
         return sum(len(pending) for pending in self._pending.values())
 
-    def _submit(self, job: _Job) -> None:
-        future = getattr(self._stages, job.stage)(job.task)
-        self._in_flight[future] = job
-        future.add_done_callback(self._ended.put)
-        failpoint(f"campaign.{job.stage}.submitted")
-
     def _collect(self) -> None:
-        timeout: float | None = TICK_SECONDS
-        while True:
-            try:
-                future = self._ended.get(timeout=timeout) if timeout else self._ended.get_nowait()
-            except queue.Empty:
-                return
-            timeout = None
-            job = self._in_flight.pop(future)
+        for job, future in self._flight.ended():
             error = future.exception()
             if error is None:
                 failpoint(f"campaign.{job.stage}.returned")
@@ -296,15 +259,12 @@ class CampaignLoop:
             log.info(kind, **data)
             self._on_event(kind, data)
 
-    def _again(self, job: _Job) -> None:
-        self._later.append((time.monotonic() + AGAIN_SECONDS, job))
-
-    def _broken(self, job: _Job, error: BaseException) -> None:
+    def _broken(self, job: Job, error: BaseException) -> None:
         if isinstance(error, SimulationError):  # the set-up, not the flow: none would run
             raise CampaignError(str(error), stage=job.stage) from error
         if isinstance(error, OutOfTime):
             self.ledger.event("task_deferred", stage=job.stage, reason=str(error))
-            self._again(job)
+            self._flight.again(job)
             return
         lost = self._stages.lost(error)
         blameless = lost and self._machine.blameless(error)
@@ -317,11 +277,11 @@ class CampaignLoop:
         )
         log.warning("task did not end well", stage=job.stage, error=str(error), lost=lost)
         if blameless:
-            self._again(job)
+            self._flight.again(job)
             return
         if (lost or isinstance(error, OSError)) and job.attempts < ATTEMPTS:
             job.attempts += 1
-            self._submit(job)
+            self._flight.submit(job)
             return
         reason = "worker_lost" if lost else type(error).__name__
         for digest in job.digests:
@@ -329,7 +289,7 @@ class CampaignLoop:
         if job.number is not None:
             self.ledger.update_candidate(job.number, "failed", reason=f"{reason}: {error}")
 
-    def _simulate_ended(self, job: _Job, result: SimulateResult) -> None:
+    def _simulate_ended(self, job: Job, result: SimulateResult) -> None:
         for outcome in result.outcomes:
             if outcome.status == "finished":
                 self.ledger.finish(outcome.digest, outcome.seconds)
@@ -339,7 +299,7 @@ class CampaignLoop:
             # The same cases again: whichever block takes them goes on from their checkpoint.
             progress = [round(outcome.progress, 3) for outcome in result.outcomes]
             self.ledger.event("task_unfinished", stage=job.stage, progress=progress)
-            self._again(_Job("simulate", job.task, digests=job.digests))
+            self._flight.again(Job("simulate", job.task, digests=job.digests))
             return
         seconds = sum(o.seconds for o in result.outcomes if o.status == "finished")
         cheap = job.task.fidelity == self.campaign.fidelity
@@ -356,17 +316,17 @@ class CampaignLoop:
         """Submit the next stage of a candidate that has one."""
         if candidate.state == "training":
             task = TrainTask.model_validate(candidate.task)
-            self._submit(_Job("train", task, number=candidate.number))
+            self._flight.submit(Job("train", task, number=candidate.number))
         elif candidate.state == "trained":
             check = validation_task(self.campaign, self.site, self._folder, self.ledger, candidate)
-            self._submit(_Job("validate", check, number=candidate.number))
+            self._flight.submit(Job("validate", check, number=candidate.number))
         elif candidate.state == "accepted":
             created = datetime.now(UTC).isoformat(timespec="milliseconds")
             self.ledger.reserve_version(candidate.number, created)
             release = publication_task(self.site, self._folder, self._candidate(candidate.number))
-            self._submit(_Job("publish", release, number=candidate.number))
+            self._flight.submit(Job("publish", release, number=candidate.number))
 
-    def _train_ended(self, job: _Job, result: TrainResult) -> None:
+    def _train_ended(self, job: Job, result: TrainResult) -> None:
         self._move(
             job,
             "trained",
@@ -376,7 +336,7 @@ class CampaignLoop:
             correction_left_out=result.correction_left_out,
         )
 
-    def _validate_ended(self, job: _Job, result: ValidateResult) -> None:
+    def _validate_ended(self, job: Job, result: ValidateResult) -> None:
         verdict = result.verdict
         self._move(
             job,
@@ -386,13 +346,13 @@ class CampaignLoop:
             serving=result.serving.model_dump(mode="json"),
         )
 
-    def _publish_ended(self, job: _Job, result: PublishResult) -> None:
+    def _publish_ended(self, job: Job, result: PublishResult) -> None:
         at = result.published_at or time.time()
         self._move(job, "published", version=result.version, published_at=at)
         self.ledger.event("published", version=result.version)
         self.on_published(result.version)
 
-    def _move(self, job: _Job, state: CandidateState, **known: Any) -> None:  # noqa: ANN401 - JSON
+    def _move(self, job: Job, state: CandidateState, **known: Any) -> None:  # noqa: ANN401 - JSON
         number = required(job.number)
         self.ledger.update_candidate(number, state, **known)
         self._advance(self._candidate(number))
