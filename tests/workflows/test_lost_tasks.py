@@ -9,9 +9,10 @@ from apps.parsl_apps import Stages
 from apps.simulate import SimulateOutcome, SimulateResult, simulation_digests
 from edge_agent.contracts.site import Site
 from workflows.config import CAMPAIGNS, SITES, Budget, Campaign
+from workflows.flight import AGAIN_SECONDS
 from workflows.layout import RunFolder
 from workflows.ledger import Ledger
-from workflows.loop import AGAIN_SECONDS, ATTEMPTS, CampaignLoop
+from workflows.loop import ATTEMPTS, CampaignLoop
 from workflows.machine import FixedMachine
 
 
@@ -35,7 +36,7 @@ class Machine(FixedMachine):
 @pytest.fixture
 def play(tmp_path, monkeypatch):
     """Run a loop whose first simulation task meets some errors; return its ledger and the runs."""
-    monkeypatch.setattr("workflows.loop.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("workflows.flight.AGAIN_SECONDS", 0.0)
     assert AGAIN_SECONDS > 0
     ledger = Ledger(tmp_path / "ledger.sqlite", "test")
 
