@@ -81,11 +81,6 @@ class Discrepancy:
         """Error of the chosen method where one pair was left out; none for a single pair."""
         return self.scores.get(self.method)
 
-    @property
-    def size(self) -> np.ndarray:
-        """(3 cells,): root mean square of the known discrepancies, over the wind speed."""
-        return np.asarray(np.sqrt((self._fields**2).mean(axis=0)))
-
     def predict(self, low: SimulationSet) -> np.ndarray:
         """Return what is to be added to cheap runs, (n, 3, nz, ny, nx) in m/s."""
         if self._process is not None:

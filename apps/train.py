@@ -105,7 +105,6 @@ def _train_one(task: TrainTask, name: str, folder: Path, control: Control) -> No
     settings = family_settings(name, task.settings)
     with blas_threads(task.threads):
         surrogate = kind.fit(data, task.site, settings, task.seed, conditions)
-        surrogate = _as_sure_as_its_solver(task, surrogate)
         require(control, 0.0, "the export")
         served = _served(task, data, surrogate)
         model = canonical_bytes(served.to_onnx())
@@ -123,16 +122,6 @@ def _train_one(task: TrainTask, name: str, folder: Path, control: Control) -> No
     whole = candidate.model_copy(update=found)
     write_candidate(folder, model, state_bytes(surrogate.state()), whole)
     checkpoint.unlink(missing_ok=True)
-
-
-def _as_sure_as_its_solver(task: TrainTask, surrogate: Surrogate) -> Surrogate:
-    if task.correction is None or task.solver_error == 0:
-        return surrogate
-    from apps.surrogates.solver_error import WithSolverError
-
-    found = discrepancy(Path(task.store), task.site, task.correction, task.space)
-    size = found.size.reshape(3, *task.site.grid().shape)
-    return WithSolverError(surrogate, task.solver_error * size)
 
 
 def _candidate(task: TrainTask, name: str, data: SimulationSet) -> Candidate:

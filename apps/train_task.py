@@ -42,9 +42,6 @@ class TrainTask(Contract):
     """Data time of the newest reading that steered the simulations."""
     correction: Correction | None = None
     """Pairs that correct the simulations; none if they are taken as they are."""
-    solver_error: Annotated[float, Field(ge=0)] = 0.0
-    """Share of what the pairs differ by that counts as the dear solver's own error
-    (`apps.surrogates.solver_error`)."""
     site_state: SiteState | None = None
     """Estimated state of the house that the simulations were made for; goes into the release."""
     space: Space = WIND
@@ -105,7 +102,7 @@ class TrainTask(Contract):
             if (value := getattr(self, name)) is not None:
                 known[name] = value.model_dump(mode="json")
         if self.correction is not None:
-            known["discrepancy"] = [DISCREPANCY, self.solver_error]
+            known["discrepancy"] = DISCREPANCY
         if self.space != WIND:
             known["space"] = self.space.model_dump(mode="json")
         return sha256(canonical_json(known))
