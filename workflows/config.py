@@ -63,10 +63,32 @@ class Reference(Contract):
     """Solver and grid."""
     resources: Resources = Resources(threads=1, batch=1)
     """Threads and cases of one of its tasks."""
-    pairs: Count = 4
-    """Scenarios run with both simulators to learn the correction from."""
-    held_out: Count = 4
+    pairs: Annotated[int, Field(ge=0)] = 4
+    """Scenarios run with both simulators before anything is trained, to learn the correction
+    from."""
+    most: Count | None = None
+    """Most pairs: steering adds to `pairs` while one is worth more than the cheap runs that it
+    costs (`workflows.fidelity_choice`). None: `pairs` is all there are."""
+    held_out: Annotated[int, Field(ge=0)] = 4
     """Scenarios run with both that the correction is judged by."""
+    frozen: bool = False
+    """Whether the frozen sets are run with this simulator, and not corrected: then all versions are
+    held to one truth, however many pairs there are by then."""
+
+    @model_validator(mode="after")
+    def _one_truth(self) -> Self:
+        if self.most is None:
+            if self.pairs == 0:
+                msg = "pairs: without any there is no correction; give some, or most"
+                raise ValueError(msg)
+            return self
+        if self.most < self.pairs:
+            msg = f"most: {self.most} is less than pairs = {self.pairs}"
+            raise ValueError(msg)
+        if not self.frozen:
+            msg = "most: pairs that are added change what frozen sets are corrected to; set frozen"
+            raise ValueError(msg)
+        return self
 
 
 class FrozenSizes(Contract):
@@ -239,8 +261,8 @@ class Campaign(Contract):
             if fidelity.simulator != place:
                 msg = f"simulators: {place} stands where a table says {fidelity.simulator}"
                 raise ValueError(msg)
-        if len(set(self.simulators)) != len(self.simulators):
-            msg = "simulators: the second must be another than the first"
+        if self.corrected and self.fidelity == self.reference.fidelity:
+            msg = "simulators: the second must be another than the first, or on another grid"
             raise ValueError(msg)
         return self
 

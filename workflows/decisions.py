@@ -47,6 +47,10 @@ class Standing:
     """Whether a candidate is between training and its end."""
     out_of_time: bool
     """Whether the wall time is spent."""
+    pairs: int = 0
+    """Pairs of runs of both simulators that there should be by now."""
+    last_pairs: int = 0
+    """Pairs behind the latest candidate's correction."""
     state_moved: bool = False
     """Whether the house is in another state than the latest candidate was made for."""
 
@@ -113,6 +117,12 @@ def decide(campaign: Campaign, standing: Standing) -> list[Action]:
     # On a machine too slow for its budget the first training still gets its simulations.
     late = standing.out_of_time and training.done + training.planned >= campaign.training.first
     spent = late or left <= 0
+    reference = standing.tallies["reference"]
+    more = standing.pairs - reference.done - reference.planned - reference.failed
+    if not late and min(more, room) > 0 and training.done >= campaign.training.first:
+        # Dear runs before cheap ones: they take longest, and it is their turn.
+        actions.append(Plan("reference", min(more, room)))
+        room -= min(more, room)
     if not spent and room > 0:
         actions.append(Plan("training", min(left, room)))
         room -= min(left, room)
@@ -127,7 +137,9 @@ def decide(campaign: Campaign, standing: Standing) -> list[Action]:
         return actions
     final = spent and training.planned == 0
     rules = campaign.training
-    follow = standing.state_moved and standing.last_trained > 0
+    # A correction from more pairs is worth a training of its own, as is a house that has changed.
+    corrected = reference.done > standing.last_pairs and not reference.planned
+    follow = (standing.state_moved or corrected) and standing.last_trained > 0
     due = training_due(training.done, standing.last_trained, rules.first, rules.growth, final=final)
     if due or follow:
         actions.append(Train())

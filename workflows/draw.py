@@ -118,6 +118,8 @@ class Draw:
         first = self._ledger.next_sequence(role)
         if role == "tear":
             return Drawn(self._named(role, first, self._tear_list()[first:][:count], known), None)
+        if role == "reference" and (done := _done(rows, "training")):
+            return Drawn(self._named(role, first, self._pairs(rows, done, count), known), None)
         if role != "training":
             return Drawn(self._stream(role, first, count, known, None), None)
         weather = self._recent()
@@ -263,9 +265,35 @@ class Draw:
         best = choose(gain, between, unlearnt, count, reach)
         return [judged.scenarios[i] for i in best]
 
+    def _pairs(
+        self, rows: list[SimulationRow], done: list[SimulationRow], count: int
+    ) -> list[Scenario]:
+        """Return training scenarios for the dear simulator: far from its runs, and frequent."""
+        weather = self._recent()
+        scenarios = [row.scenario for row in done]
+        points = self._points(scenarios)
+        paired = [row for row in rows if row.role == "reference"]
+        frequency = weather_frequency(
+            points,
+            weather.winds,
+            weather.age_hours,
+            self._campaign.steering.persistence_hours,
+        )
+        explore = self._campaign.steering.explore
+        frequency = explore + (1.0 - explore) * frequency
+        gain = worth(np.ones(len(points)), frequency, self._apart(points, paired))
+        reach = reach_of(len(paired) + count, 2 + self._variety.dimensions)
+        between = self._places.apart(points, points)
+        none = np.empty((len(points), 0))
+        return [scenarios[i] for i in choose(gain, between, none, count, reach)]
+
     def _apart(self, points: np.ndarray, rows: list[SimulationRow]) -> np.ndarray:
         return self._places.apart(points, self._points([row.scenario for row in rows]))
 
     def _points(self, scenarios: list[Scenario]) -> np.ndarray:
         rows = [(s.wind_speed, s.wind_from_direction, *self._space.row(s)) for s in scenarios]
         return np.array(rows, dtype=float).reshape(-1, 2 + len(self._space.columns))
+
+
+def _done(rows: list[SimulationRow], role: Role) -> list[SimulationRow]:
+    return [row for row in rows if row.role == role and row.state == "done"]

@@ -17,10 +17,9 @@ from apps.surrogates.base import WIND
 from edge_agent.contracts.repository import target_file
 from edge_agent.contracts.site import Site
 from workflows.config import Campaign
-from workflows.decisions import REFERENCE
 from workflows.layout import RunFolder
 from workflows.ledger import Ledger
-from workflows.tasks import correction
+from workflows.tasks import correction, is_dear
 
 
 def held_out_scores(
@@ -44,19 +43,24 @@ def held_out_scores(
     if not campaign.corrected:
         return None
     rows = [row for row in ledger.simulations() if row.state == "done"]
-    if not {"paired", *REFERENCE} <= {row.role for row in rows}:
-        return None
     learnt, judged = correction(ledger, "reference"), correction(ledger, "held_out")
-    truth = load_simulations(folder.simulations, judged.high, site)
+    if learnt is None or judged is None:
+        return None
+    store, space, (cheap, dear) = (
+        folder.simulations,
+        campaign.scenarios.space(site),
+        names(campaign),
+    )
+    truth = load_simulations(store, judged.high, site, space)
     predictions = {
-        "embedded": load_simulations(folder.simulations, judged.low, site).wind,
-        "embedded, corrected": load_truth(folder.simulations, judged.low, site, learnt).wind,
+        cheap: load_simulations(store, judged.low, site, space).wind,
+        f"{cheap}, corrected": load_truth(store, judged.low, site, learnt, space).wind,
     }
     if version is not None:
         predictions[f"release {version}"] = predict(folder, version, truth, site)
     cost: dict[str, list[float]] = {}
     for row in rows:
-        name = campaign.simulators[1 if row.role in REFERENCE else 0]
+        name = dear if is_dear(campaign, row.role) else cheap
         cost.setdefault(name, []).append(row.seconds or 0.0)
     return {
         "pairs": len(learnt.low),
@@ -71,6 +75,13 @@ def held_out_scores(
         },
         "seconds": {name: float(np.mean(spent)) for name, spent in cost.items()},
     }
+
+
+def names(campaign: Campaign) -> tuple[str, str]:
+    """Return what the cheap and the dear runs are called: by simulator, or by grid if it is one."""
+    if len(set(campaign.simulators)) > 1:
+        return campaign.simulators[0], campaign.simulators[1]
+    return str(campaign.fidelity), str(campaign.reference.fidelity)
 
 
 def predict(folder: RunFolder, version: int, at: SimulationSet, site: Site) -> np.ndarray:

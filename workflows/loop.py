@@ -31,6 +31,7 @@ from workflows.config import Campaign
 from workflows.decisions import REFERENCE, Finish, Plan, Standing, Tally, Train, decide
 from workflows.draw import Draw
 from workflows.errors import CampaignError
+from workflows.fidelity_choice import pairs_wanted
 from workflows.flight import Flight, Job
 from workflows.following import moved
 from workflows.layout import RunFolder
@@ -38,7 +39,10 @@ from workflows.ledger import ROLES, CandidateRow, CandidateState, Ledger, Role
 from workflows.machine import Machine
 from workflows.state_keeper import StateKeeper
 from workflows.tasks import (
+    is_dear,
+    levels,
     made_with,
+    pairs_of,
     publication_task,
     required,
     simulation_name,
@@ -174,7 +178,7 @@ class CampaignLoop:
     def _recover(self) -> None:
         for row in self.ledger.simulations():
             if row.state == "planned":
-                self._pending[row.role in REFERENCE].append((row.digest, row.scenario))
+                self._pending[is_dear(self.campaign, row.role)].append((row.digest, row.scenario))
         for candidate in self.ledger.candidates():
             self._advance(candidate)
         self.ledger.event("loop_started", pending=self._waiting())
@@ -189,8 +193,16 @@ class CampaignLoop:
             last_trained=len(candidates[-1].task["digests"]) if candidates else 0,
             candidate_open=any(c.state in ("training", "trained", "accepted") for c in candidates),
             out_of_time=self._out_of_time(),
+            pairs=self._pairs_wanted(candidates),
+            last_pairs=pairs_of(candidates[-1]) if candidates else 0,
             state_moved=self._state_moved(candidates),
         )
+
+    def _pairs_wanted(self, candidates: list[CandidateRow]) -> int:
+        reference = self.campaign.reference
+        if not self.campaign.corrected or reference.most is None:
+            return 0
+        return pairs_wanted(*levels(self.ledger.simulations(), candidates), reference.most)
 
     def _state_moved(self, candidates: list[CandidateRow]) -> bool:
         if not candidates or not self.keeper.follows:
@@ -211,13 +223,15 @@ class CampaignLoop:
                 (first + i, simulation_name(self.campaign, self.site, scenario, "paired"), scenario)
                 for i, (_, _, scenario) in enumerate(drawn.planned)
             ]
-            self._write_down("paired", twins, None)
+            known = {row.digest for row in self.ledger.simulations()}
+            self._write_down("paired", [t for t in twins if t[1] not in known], None)
 
     def _write_down(
         self, role: Role, planned: list[tuple[int, str, Scenario]], newest: str | None
     ) -> None:
         self.ledger.plan(role, planned, newest)
-        self._pending[role in REFERENCE].extend((digest, s) for _, digest, s in planned)
+        dear = is_dear(self.campaign, role)
+        self._pending[dear].extend((digest, s) for _, digest, s in planned)
 
     def _submit_pending(self) -> None:
         self._flight.submit_due()

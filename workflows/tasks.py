@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from workflows.backlog import training_estimate
 from workflows.config import Campaign
 from workflows.decisions import FROZEN, REFERENCE
 from workflows.errors import LedgerError
+from workflows.fidelity_choice import Level
 from workflows.following import moved
 from workflows.layout import RunFolder
 from workflows.ledger import CandidateRow, Ledger, Role, SimulationRow
@@ -31,8 +33,15 @@ T = TypeVar("T")
 
 def made_with(campaign: Campaign, role: Role) -> tuple[Fidelity, Resources]:
     """Return solver, grid and resources of a role's simulations."""
-    settings = campaign.reference if role in REFERENCE else campaign
+    settings = campaign.reference if is_dear(campaign, role) else campaign
     return settings.fidelity, settings.resources
+
+
+def is_dear(campaign: Campaign, role: Role) -> bool:
+    """Return whether the dearer simulator runs a role."""
+    if not campaign.corrected:
+        return False
+    return role in REFERENCE or (role in FROZEN and campaign.reference.frozen)
 
 
 def simulation_name(campaign: Campaign, site: Site, scenario: Scenario, role: Role) -> str:
@@ -123,6 +132,7 @@ def validation_task(
         previous=None if previous is None else _base(previous),
         delta=campaign.delta,
         fidelity=fidelity_text(campaign),
+        frozen_corrected=not campaign.reference.frozen,
         level=campaign.training.interval_level,
         min_improvement=campaign.training.min_improvement,
         state_moved=previous is not None
@@ -140,26 +150,54 @@ def _base(row: CandidateRow) -> Base:
     return Base(folder=required(row.folder), version=required(row.version))
 
 
-def correction(ledger: Ledger, role: Role) -> Correction:
-    """Return the pairs of runs of both simulators, by the dearer one's role."""
-    rows = ledger.simulations()
-    cheap = {
-        row.scenario: row.digest for row in rows if row.role == "paired" and row.state == "done"
-    }
+def correction(ledger: Ledger, role: Role) -> Correction | None:
+    """Return the pairs of runs of both simulators, by the dearer one's role; none if none is done.
+
+    A training run is the cheap half of a pair whose scenario was taken from it.
+    """
+    done = [row for row in ledger.simulations() if row.state == "done"]
+    cheap = {row.scenario: row.digest for row in done if row.role in ("paired", "training")}
     pairs = sorted(
         (cheap[row.scenario], row.digest)
-        for row in rows
-        if row.role == role and row.state == "done" and row.scenario in cheap
+        for row in done
+        if row.role == role and row.scenario in cheap
     )
+    if not pairs:
+        return None
     return Correction(low=tuple(p[0] for p in pairs), high=tuple(p[1] for p in pairs))
 
 
 def fidelity_text(campaign: Campaign) -> str:
-    """Return what made the simulations, for the release manifest."""
+    """Return what made the frozen sets, for the release manifest."""
     text = str(campaign.fidelity)
     if not campaign.corrected:
         return text
-    return f"{text} corrected by {campaign.reference.pairs} runs of {campaign.reference.fidelity}"
+    reference = campaign.reference
+    if reference.frozen:
+        return str(reference.fidelity)
+    return f"{text} corrected by {reference.pairs} runs of {reference.fidelity}"
+
+
+def levels(rows: list[SimulationRow], candidates: list[CandidateRow]) -> tuple[Level, Level]:
+    """Return what is known of the surrogate's error and of its correction's, and what runs cost."""
+    trained = [c for c in candidates if "left_out" in c.result]
+    newest = trained[-1].result if trained else {}
+
+    def level(role: Role, runs: int, error: float | None) -> Level:
+        spent = [row.seconds for row in rows if row.role == role and row.seconds]
+        return Level(error, runs, statistics.mean(spent) if spent else None)
+
+    runs = len(trained[-1].task["digests"]) if trained else 0
+    pairs = pairs_of(trained[-1]) if trained else 0
+    return (
+        level("training", runs, newest.get("left_out")),
+        level("reference", pairs, newest.get("correction_left_out")),
+    )
+
+
+def pairs_of(candidate: CandidateRow) -> int:
+    """Return the pairs of runs behind a candidate's correction."""
+    return len((candidate.task.get("correction") or {}).get("low", ()))
 
 
 def publication_task(site: Site, folder: RunFolder, row: CandidateRow) -> PublishTask:
