@@ -54,6 +54,15 @@ def test_each_refusal_has_its_reason():
     assert unknown.reasons == ("baseline oracle was not computed",)
 
 
+@given(positive)
+def test_of_a_house_that_has_moved_it_need_only_not_be_worse(rmse):
+    moved = GateSettings(state_moved=True, min_improvement=0.02)
+    verdict = decide(score(rmse, previous_release=0.5), moved)
+    assert verdict.accepted == (rmse <= 1.02 * 0.5)
+    if not verdict.accepted:
+        assert "more than 2% above" in verdict.reasons[0]
+
+
 @pytest.fixture(scope="module")
 def sets(make):
     return {n: make(8, 20 + k) for k, n in enumerate(("selection", "calibration", "evaluation"))}

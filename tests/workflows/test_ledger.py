@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from apps.scenarios import Scenario
 from edge_agent.contracts.observation import Reading
+from edge_agent.contracts.site_state import SiteState
 from workflows.errors import LedgerError
 from workflows.ledger import ROLES, Ledger
 
@@ -48,6 +49,21 @@ def test_another_schema_is_refused(path):
     ledger.close()
     with pytest.raises(LedgerError, match="schema 99"):
         Ledger(path, "one")
+
+
+def test_a_ledger_of_before_there_were_states_gains_them(path):
+    ledger = Ledger(path, "one")
+    plan(ledger, "training", 2)
+    ledger._db.execute("DROP TABLE site_state")
+    ledger._db.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    ledger.close()
+    with closing(Ledger(path, "one")) as again:
+        assert again.states() == []
+        state = SiteState(screen_loss_factor=1.2, log_error=0.1)
+        again.add_state(state, "2016-06-01T12:00:00", (0.1, -0.1))
+        [row] = again.states()
+        assert (row.state, row.gains) == (state, (0.1, -0.1))
+        assert len(again.simulations()) == 2
 
 
 def test_garbage_is_refused(path):
