@@ -156,6 +156,7 @@ def rescore(
         previous,
         release.uncertainty.level,
         GateSettings(),
+        same_solver=all(f.corrected for f in release.frozen_sets.values()),
     )
     rows = [Row("interval factor", release.uncertainty.factor, found.factor)]
     for name, limit in release.uncertainty.limits.items():

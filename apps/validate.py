@@ -152,6 +152,7 @@ def validate(task: ValidateTask) -> ValidateResult:
             must_beat=task.must_beat,
             state_moved=task.state_moved,
         ),
+        same_solver=task.frozen_corrected,
     )
     factor = assessment.factor
     result = ValidateResult(
@@ -188,6 +189,8 @@ def assess(
     previous: Answer | None,
     level: float,
     gate: GateSettings,
+    *,
+    same_solver: bool = True,
 ) -> Assessment:
     """Score a model beside the baselines and judge it; the verdict never sees the evaluation set.
 
@@ -203,6 +206,8 @@ def assess(
     level : float
         Nominal coverage of the intervals.
     gate : GateSettings
+    same_solver : bool
+        Whether one solver made training runs and frozen sets.
     """
     calibration = frozen["calibration"]
     found = answer(calibration)
@@ -222,7 +227,7 @@ def assess(
                 scored[name] = one
 
     add("selection")
-    doubts = suspicions(site, training, frozen["selection"])
+    doubts = suspicions(site, training, frozen["selection"], same_solver=same_solver)
     verdict = decide(scored.get("selection"), gate, doubts)
     add("evaluation")
     return Assessment(scored, factor, limits, verdict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -115,18 +116,19 @@ def followed(
     days : float
         Data time since the estimate before.
     """
-    try:
-        fresh = estimate(
-            table,
-            seen.winds,
-            seen.measured,
-            gains=gains,
-            tears=state.tears,
-            since=seen.since,
-            until=seen.until,
-        )
-    except StageError:  # a calm, or silence: nothing to go by, and less certain with every day
-        fresh = state.model_copy(update={"log_error": None})
+    # A calm, or silence: nothing to go by, and less certain with every day.
+    fresh = state.model_copy(update={"log_error": None})
+    if len(seen.winds):
+        with suppress(StageError):
+            fresh = estimate(
+                table,
+                seen.winds,
+                seen.measured,
+                gains=gains,
+                tears=state.tears,
+                since=seen.since,
+                until=seen.until,
+            )
     if _jumped(state, fresh, days):
         state = state.model_copy(update={"log_error": None})
     return combine(state, fresh, days)

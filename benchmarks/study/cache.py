@@ -11,24 +11,37 @@ import numpy as np
 
 from apps.simulators.registry import solver_version
 from benchmarks.study.following import Version
-from benchmarks.study.truth import FILE, FINE, SITE, TRAINING
+from benchmarks.study.truth import DEAR, FILE, FINE, SITE, TRAINING
 from edge_agent.contracts.model import canonical_json, sha256
 from edge_agent.contracts.site_state import SiteState
 
 HERE = Path(__file__).parent
+
+
+def _code(package: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"../../{package}/{name}" for name in names)
+
+
 #: Modules whose code decides the numbers of a kind of result; a change of one computes anew.
 CODE = {
-    "learning": ("truth", "runs", "learning"),
-    "chain": ("truth", "runs", "moving", "readings", "following", "../../apps/site_state"),
+    "learning": ("truth", "runs", "learning", *_code("apps", "discrepancy", "validate")),
+    "chain": (
+        *("truth", "runs", "moving", "readings", "following"),
+        *_code("apps", "site_state", "discrepancy", "surrogates/assimilation"),
+        *_code("workflows", "following", "steering", "variety"),
+    ),
 }
-_ARRAYS = ("error", "nearest", "ratio")
+_ARRAYS = ("error", "seen", "nearest", "ratio")
 
 
 def basis(kind: str) -> dict[str, str]:
     """Return what every result of a kind depends on."""
     found = {name: sha256((HERE / f"{name}.py").read_bytes()) for name in CODE[kind]}
     found |= {"truth file": sha256(FILE.read_bytes()), "site": sha256(SITE.read_bytes())}
-    return found | {"grids": f"{TRAINING} {FINE}", "solver": solver_version(TRAINING.simulator)}
+    return found | {
+        "grids": f"{TRAINING} {DEAR} {FINE}",
+        "solver": solver_version(TRAINING.simulator),
+    }
 
 
 class Cache:
@@ -69,7 +82,7 @@ class Cache:
 
 def _packed(versions: Sequence[Version]) -> dict[str, np.ndarray]:
     found = {name: np.stack([getattr(v, name) for v in versions]) for name in _ARRAYS}
-    numbers = [(v.number, v.hours, v.training, v.new) for v in versions]
+    numbers = [(v.number, v.hours, v.training, v.new, v.dear) for v in versions]
     states = [v.state.model_dump_json() for v in versions]
     return found | {"numbers": np.array(numbers, float), "states": np.array(states)}
 
@@ -82,9 +95,10 @@ def _unpacked(arrays: Mapping[str, np.ndarray]) -> list[Version]:
             state=SiteState.model_validate_json(str(arrays["states"][k])),
             training=int(training),
             new=int(new),
+            dear=int(dear),
             **{name: arrays[name][k] for name in _ARRAYS},
         )
-        for k, (number, hours, training, new) in enumerate(arrays["numbers"])
+        for k, (number, hours, training, new, dear) in enumerate(arrays["numbers"])
     ]
 
 

@@ -10,7 +10,7 @@ from benchmarks.study.arrivals import DELAYS
 from benchmarks.study.claims import FROZEN, REFERENCE, Compared
 from benchmarks.study.learning import Learning
 from benchmarks.study.moving import TORN, WASHES
-from benchmarks.study.study import Results, true_factor
+from benchmarks.study.study import SENSORS, Results, true_factor
 from benchmarks.study.truth import STEP_HOURS
 from benchmarks.validation.report import figure, save
 
@@ -18,9 +18,11 @@ from benchmarks.validation.report import figure, save
 SMOOTH_HOURS = 72
 
 
-def learning_figure(families: dict[str, Learning], folder: Path) -> str:
-    """Error against simulations."""
+def learning_figure(families: dict[str, Learning], two_grids: Learning, folder: Path) -> str:
+    """Error against simulations; of two grids against their cost in cheap ones."""
     fig, ax = figure()
+    rows = two_grids.rows
+    ax.loglog([r.spent for r in rows], [r.rmse for r in rows], "k--", lw=1.4, label="two grids")
     for name, learning in families.items():
         rows = learning.rows
         ax.loglog([r.runs for r in rows], [r.rmse for r in rows], "o-", ms=3, label=name)
@@ -59,6 +61,7 @@ def time_figure(results: Results, found: Compared, folder: Path) -> str:
     draw(FROZEN, found.others[FROZEN], "C3-", lw=1.2)
     draw("72 h late", found.ways["72 h"].error, "C1-", lw=1.2)
     draw("no delay", found.ways[REFERENCE].error, "C0-", lw=1.5)
+    draw(FROZEN + SENSORS, found.others[FROZEN + SENSORS], "C3:", lw=1)
     draw("nearest simulation", found.others["nearest simulation"], "C2:", lw=1)
     draw("oracle", found.others["oracle"], "k--", lw=0.8)
     events = [(w, "wash") for w in WASHES] + [(TORN[0], "tear"), (TORN[1], "mended")]
@@ -77,7 +80,7 @@ def delay_figure(found: Compared, folder: Path) -> str:
     fig, axes = figure(height=3.0, columns=2)
     names = [f"{d:g} h" for d in DELAYS]
     base = float(np.nanmean(found.ways[REFERENCE].age[found.instants]))
-    tables = ((found.table, "against the fine truth"), (found.own, "against the training solver"))
+    tables = ((found.table, "against the fine truth"), (found.own, "against the dear solver"))
     for ax, (table, title) in zip(axes, tables, strict=True):
         colours = iter(("C1", "C2", "C3", "C4", "C5"))
         for name, way in found.ways.items():

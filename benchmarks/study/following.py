@@ -1,38 +1,60 @@
 """A chain of releases that follows a truth that moves: estimate, simulate, train, every half day.
 
-Each cycle estimates the screens' loss factor from the interior readings since the one before and
-joins it with what was known, simulates some winds in a house with that factor and the holes that
-are known, and trains on the runs of this state and of those next to it: old runs and new ones.
+The surrogate takes the screens' loss factor and a tear as inputs, so runs of every state teach it
+about every other. Each cycle estimates the factor from the interior readings since the one before
+(`workflows.following`, with the surrogate before as its table) and tells the surrogate; while runs
+are wanted, some are added near recent weather and the present state, and a few of them are run on
+the dear grid too, to correct the others. When a hole is found, runs with that hole are wanted.
+A cycle without new runs makes a release all the same: the same model, told another state.
 Nothing here is told the truth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from apps import baselines
-from apps.errors import StageError
+from apps.answers import sensor_speeds, sensor_weights
+from apps.discrepancy import fit_discrepancy
+from apps.scenarios import Scenario, Tear
 from apps.simulation_set import SimulationSet
-from apps.site_state import LossTable, combine, estimate, sensor_gains
-from apps.surrogates.base import Surrogate, family, family_settings
+from apps.site_state import sensor_gains
+from apps.space import space_of
+from apps.surrogates.assimilation import Assimilation
+from apps.surrogates.base import Predictor, Surrogate, family, family_settings
 from apps.surrogates.blas import blas_threads
-from benchmarks.study.moving import Known, known
+from benchmarks.study.moving import instant, log
 from benchmarks.study.readings import Readings
-from benchmarks.study.runs import Runs, at_level, level_of
+from benchmarks.study.runs import Runs
+from benchmarks.study.truth import SEED, WIND_SPEED
+from edge_agent.contracts.features import SILENT
+from edge_agent.contracts.release import ReadingErrors
+from edge_agent.contracts.site import Site
 from edge_agent.contracts.site_state import SiteState
+from workflows.config import ScenarioRange
+from workflows.following import NEW_ERROR, Seen, followed, told
+from workflows.maintenance import Known, known
+from workflows.steering import next_scenarios
+from workflows.variety import Variety
 
-#: Standard errors of ln f that are assumed: of new screens, of washed ones, and what a hole adds.
-NEW_ERROR, WASHED_ERROR, HOLE_ERROR = 0.1, 0.2, 0.3
+#: Loss factors that are simulated: from screens somewhat cleaner than new to thrice as dense.
+LOSS = (0.7, 3.0)
+#: Loss factors of the estimator's table.
+FACTORS = 9
+#: Share of new runs from the cover; the others follow weather and state.
+EXPLORE = 0.5
+#: Weather counts as recent for so long, h.
+RECENT_HOURS = 336.0
 
 
 @dataclass(frozen=True)
 class Rules:
     """How the chain works."""
 
-    family: str = "pod_regression"
+    family: str = "pod_gp"
     settings: Mapping[str, object] = field(default_factory=dict)
     estimated: bool = True
     """Whether the state is estimated; if not, the screens are taken as new for ever."""
@@ -40,18 +62,18 @@ class Rules:
     """Between two releases; no multiple of the hours between instants: short delays tell."""
     new_days: float = 2.0
     """From the start: the screens are new, and the sensors' gains are learnt."""
-    wanted: int = 48
-    """Runs of a training set; simulated until it has them."""
-    wanted_torn: int = 96
-    """The same with a hole, which costs the house its symmetries."""
+    wanted: int = 96
+    """Runs of the whole house; simulated until there are so many."""
+    wanted_torn: int = 48
+    """Runs with a hole that is known."""
     a_cycle: int = 16
     """Runs that a cycle adds while some are wanted."""
-    fewest: int = 32
-    """Runs of a training set after the first cycle of a new state, if a cycle can."""
-    most_a_cycle: int = 48
-    """About what four cores can do in a cycle, at 3458 s a run."""
+    pairs: int = 6
+    """Each so manyth run is solved on the dear grid too."""
     horizon_hours: float | None = None
     """How long after its data a release is scored; on the whole record, past included, if none."""
+    errors: ReadingErrors = field(default_factory=ReadingErrors)
+    """What the second signature assumes."""
 
 
 @dataclass(frozen=True)
@@ -66,121 +88,216 @@ class Version:
     """Runs that it learnt from."""
     new: int
     """Of these, simulated for it."""
+    dear: int
+    """Dear runs that were simulated for it."""
     error: np.ndarray
     """(2, n) mean square error of the wind vector at each instant, (m/s)^2: against the fine truth,
-    and against the training solver in the true state; NaN where it is not scored."""
+    and against the dear solver in the true state; NaN where it is not scored."""
+    seen: np.ndarray
+    """(2, n) the same with the interior readings of the instant as inputs."""
     nearest: np.ndarray
     """(2, n) the same of the nearest of its runs, scaled."""
     ratio: np.ndarray
     """(2, n) the same of one constant inside/outside ratio, of its runs."""
 
 
-class Library:
-    """Runs and tables by state, shared by all chains; each chain counts for itself."""
+@dataclass
+class _Pool:
+    """Scenarios that were simulated."""
 
-    def __init__(self, runs: Runs, tables: Mapping[bool, LossTable]) -> None:
-        self.runs = runs
-        self.tables = tables
-        """Without and with the hole."""
+    cheap: list[Scenario]
+    dear: list[Scenario]
 
-    def take(self, counts: Mapping[tuple[int, bool], int], tears: Known) -> SimulationSet:
-        """Return the first so many runs of each state."""
-        digests = []
-        for (level, torn), count in sorted(counts.items()):
-            digests += self.runs.digests(at_level(level, tears.tears if torn else (), 0, count))
-        return self.runs.load(digests)
+    def torn(self, tears: tuple[Tear, ...]) -> int:
+        return sum(s.tears == tears for s in self.cheap)
 
 
-def follow(
-    library: Library, winds: np.ndarray, readings: Readings, rules: Rules, end_hours: float
-) -> Iterator[Version]:
-    """Yield one release after the other.
+class Chain:
+    """One chain.
 
     Parameters
     ----------
-    library : Library
+    cheap, dear : Runs
+        Of the same space.
     winds : (2, n, 3, nz, ny, nx) array, m/s
-        What releases are scored against: the fine truth, and the training solver in the true state.
+        What releases are scored against: the fine truth, and the dear solver in the true state.
     readings : Readings
         All that the chain is given.
     rules : Rules
-    end_hours : float
-        Of the last release, since the record's start.
     """
-    counts: dict[tuple[int, bool], int] = {}
-    gains: np.ndarray | None = None
-    state = SiteState(log_error=NEW_ERROR)
-    for number in range(1, int(end_hours // rules.cycle_hours) + 1):
-        now = number * rules.cycle_hours
-        news = known(now / 24)
-        table = library.tables[bool(news.tears)]
-        if gains is None and now >= 24 * rules.new_days:
-            seen = readings.hours <= now
-            gains = sensor_gains(table, readings.inputs[seen], readings.speed[seen])
-        state = told(state, news, now, rules)
-        if gains is not None and rules.estimated:
-            state = _estimated(state, table, readings, rules, news, now, gains)
-        torn = bool(news.tears)
-        level = level_of(state.screen_loss_factor)
-        near = [(level + step, torn) for step in (-1, 0, 1)]
-        pool = sum(counts.get(key, 0) for key in near)
-        new = _new(pool, rules, torn)
-        counts[level, torn] = counts.get((level, torn), 0) + new
-        data = library.take({key: counts[key] for key in near if key in counts}, news)
-        model = _fit(data, library, rules, torn)
-        yield _scored(
-            number, now, state, new, data, model, library, winds, readings, rules.horizon_hours
+
+    def __init__(
+        self, cheap: Runs, dear: Runs, winds: np.ndarray, readings: Readings, rules: Rules
+    ) -> None:
+        self._cheap, self._dear, self._winds = cheap, dear, winds
+        self._readings, self._rules = readings, rules
+        site = cheap.site
+        self._site = site
+        self._space = space_of(site, loss=True, tears=True)
+        self._weights = sensor_weights(site)
+        self._variety = Variety.of(
+            ScenarioRange(wind_speed=WIND_SPEED, screen_loss_factor=LOSS, torn=0.5), site
+        )
+        self._pool = _Pool([], [])
+        self._log = log()
+
+    def follow(self, end_hours: float) -> Iterator[Version]:
+        """Yield one release after the other, the last at `end_hours` since the record's start."""
+        rules = self._rules
+        state, since = SiteState(log_error=NEW_ERROR), 0.0
+        model: Surrogate | None = None
+        data: SimulationSet | None = None
+        gains: np.ndarray | None = None
+        for number in range(1, int(end_hours // rules.cycle_hours) + 1):
+            now = number * rules.cycle_hours
+            news = known(self._log, instant(now))
+            state = told(state, news, instant(since))
+            if model is not None and rules.estimated:
+                gains = self._gains(model, now) if gains is None else gains
+                if gains is not None:
+                    state = self._estimated(state, model, gains, since, now)
+            new, dear = self._simulate(number, state, news, now)
+            if new or model is None:
+                data = self._data()
+                model = self._fit(data)
+            if data is None:
+                msg = "unreachable: the first cycle simulates"
+                raise AssertionError(msg)
+            yield self._scored(number, now, state, new, dear, data, model)
+            since = now
+
+    def _gains(self, model: Surrogate, now: float) -> np.ndarray | None:
+        if now < 24 * self._rules.new_days:
+            return None
+        seen = self._readings.hours <= now
+        table = _Table(model, self._weights, ())
+        return sensor_gains(table, self._readings.inputs[seen], self._readings.speed[seen])
+
+    def _estimated(
+        self, state: SiteState, model: Surrogate, gains: np.ndarray, since: float, now: float
+    ) -> SiteState:
+        readings = self._readings
+        seen = (readings.hours > since) & (readings.hours <= now)
+        table = _Table(model, self._weights, self._space.tear(state.tears))
+        times = [instant(float(h)) for h in readings.hours[seen]]
+        ends = (times[0], times[-1]) if times else (None, None)
+        found = Seen(readings.inputs[seen].astype(float), readings.speed[seen], *ends)
+        return followed(state, table, found, gains, (now - since) / 24)
+
+    def _simulate(self, number: int, state: SiteState, news: Known, now: float) -> tuple[int, int]:
+        """Add runs while some are wanted; return how many, cheap and dear."""
+        rules, pool = self._rules, self._pool
+        wanted = rules.wanted_torn if news.tears else rules.wanted
+        count = min(rules.a_cycle, max(0, wanted - pool.torn(news.tears)))
+        if count == 0:
+            return 0, 0
+        recent = self._readings.hours <= now
+        recent &= self._readings.hours > now - RECENT_HOURS
+        told_state = state if rules.estimated else SiteState(tears=state.tears)
+        drawn = next_scenarios(
+            1000 * number,
+            count,
+            SEED,
+            WIND_SPEED,
+            self._readings.inputs[recent].astype(float),
+            EXPLORE,
+            self._variety,
+            told_state,
+        )
+        # Of the cover's tears only those that are known are worth a run.
+        drawn = [s.model_copy(update={"tears": news.tears}) for s in drawn]
+        if not rules.estimated:
+            drawn = [s.model_copy(update={"screen_loss_factor": 1.0}) for s in drawn]
+        dear = drawn[:: rules.pairs]
+        pool.cheap += drawn
+        pool.dear += dear
+        return len(drawn), len(dear)
+
+    def _data(self) -> SimulationSet:
+        """Return the runs so far, corrected by the pairs among them."""
+        cheap = self._cheap.take(self._pool.cheap)
+        low, high = self._cheap.take(self._pool.dear), self._dear.take(self._pool.dear)
+        with blas_threads(1):
+            return fit_discrepancy(low, high, self._site).apply(cheap)
+
+    def _fit(self, data: SimulationSet) -> Surrogate:
+        chosen = family_settings(self._rules.family, dict(self._rules.settings))
+        with blas_threads(1):
+            return family(self._rules.family).fit(data, self._site, chosen, 0)
+
+    def _scored(
+        self,
+        number: int,
+        now: float,
+        state: SiteState,
+        new: int,
+        dear: int,
+        data: SimulationSet,
+        model: Surrogate,
+    ) -> Version:
+        hours, rules = self._readings.hours, self._rules
+        asked = np.ones(len(hours), bool)
+        if rules.horizon_hours is not None:
+            asked = (hours >= now) & (hours < now + rules.horizon_hours)
+        inputs = as_told(self._readings.inputs[asked], state, self._space.tear(state.tears))
+        winds = self._winds[:, asked]
+
+        def scored(predicted: np.ndarray) -> np.ndarray:
+            found = np.full((len(winds), len(hours)), np.nan)
+            found[:, asked] = [square_error(truth, predicted) for truth in winds]
+            return found
+
+        if not asked.any():
+            nothing = np.full((2, len(hours)), np.nan)
+            return Version(number, now, state, len(data.digests), new, dear, *[nothing] * 4)
+        with blas_threads(1):
+            wind, _ = model.predict(inputs)
+            seeing = self._seeing(inputs, self._readings.speed[asked], model.predict)
+        bearing = self._site.footprint.x_axis_bearing
+        return Version(
+            number=number,
+            hours=now,
+            state=state,
+            training=len(data.digests),
+            new=new,
+            dear=dear,
+            error=scored(wind),
+            seen=scored(seeing),
+            nearest=scored(baselines.nearest_simulation(data, inputs)),
+            ratio=scored(baselines.constant_ratio(data, inputs, bearing)),
         )
 
-
-def _new(pool: int, rules: Rules, torn: bool) -> int:
-    wanted = rules.wanted_torn if torn else rules.wanted
-    new = max(rules.a_cycle, rules.fewest - pool)
-    return int(min(new, max(0, wanted - pool), rules.most_a_cycle))
-
-
-def told(state: SiteState, news: Known, now: float, rules: Rules) -> SiteState:
-    """Return the state after what people have told since the last cycle."""
-    state = state.model_copy(update={"tears": news.tears})
-    if news.since == 0 or 24 * news.since <= now - rules.cycle_hours:
-        return state
-    if news.washed:
-        return SiteState(log_error=WASHED_ERROR, tears=news.tears)
-    # What was estimated while nobody knew of the hole is less certain, and so is what follows it.
-    wider = float(np.hypot(state.log_error or 0.0, HOLE_ERROR))
-    return state.model_copy(update={"log_error": wider})
+    def _seeing(self, inputs: np.ndarray, speed: np.ndarray, predict: Predictor) -> np.ndarray:
+        """Return the wind where the interior readings of each instant are inputs too."""
+        taken = Assimilation.of(self._space, self._rules.errors, self._weights)
+        read = np.where(np.isfinite(speed), speed, SILENT)
+        return taken.answer(np.concatenate([inputs, read], axis=1).astype(np.float32), predict)[0]
 
 
-def _estimated(
-    before: SiteState,
-    table: LossTable,
-    readings: Readings,
-    rules: Rules,
-    news: Known,
-    now: float,
-    gains: np.ndarray,
-) -> SiteState:
-    """Return the state with the readings since the last cycle, or since the event after it."""
-    since = max(24 * news.since, now - rules.cycle_hours)
-    seen = (readings.hours > since) & (readings.hours <= now)
-    try:
-        fresh = estimate(
-            table,
-            readings.inputs[seen],
-            readings.speed[seen],
-            gains=gains,
-            tears=before.tears,
-        )
-    except StageError:  # a calm: nothing to go by, and less certain with every day
-        fresh = before.model_copy(update={"log_error": None})
-    return combine(before, fresh, rules.cycle_hours / 24)
+@dataclass(frozen=True)
+class _Table:
+    """What a surrogate expects of the sensors; see `apps.site_state.SpeedTable`."""
+
+    model: Surrogate
+    weights: np.ndarray
+    tear: Sequence[float]
+
+    @property
+    def factors(self) -> np.ndarray:
+        return np.geomspace(*LOSS, FACTORS)
+
+    def predict(self, winds: np.ndarray) -> np.ndarray:
+        tear = self.tear or (0.0, 0.0, 0.0)
+        rows = [(*wind, factor, *tear) for wind in winds for factor in self.factors]
+        with blas_threads(1):
+            field, _ = self.model.predict(np.array(rows, np.float32).reshape(len(rows), -1))
+        return sensor_speeds(field, self.weights).reshape(len(winds), FACTORS, -1)
 
 
-def _fit(data: SimulationSet, library: Library, rules: Rules, torn: bool) -> Surrogate:
-    settings = dict(rules.settings) | ({"symmetry": False} if torn else {})
-    with blas_threads(1):
-        chosen = family_settings(rules.family, settings)
-        return family(rules.family).fit(data, library.runs.site, chosen, 0)
+def as_told(winds: np.ndarray, state: SiteState, tear: Sequence[float]) -> np.ndarray:
+    """Return the surrogate's inputs for winds (n, 2) in an estimated state, (n, 6) float32."""
+    told_ = np.tile([state.screen_loss_factor, *tear], (len(winds), 1))
+    return np.concatenate([winds, told_], axis=1).astype(np.float32)
 
 
 def square_error(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -188,39 +305,14 @@ def square_error(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.asarray(((predicted - truth) ** 2).sum(axis=1).mean(axis=(1, 2, 3)), float)
 
 
-def _scored(
-    number: int,
-    now: float,
-    state: SiteState,
-    new: int,
-    data: SimulationSet,
-    model: Surrogate,
-    library: Library,
-    winds: np.ndarray,
-    readings: Readings,
-    horizon: float | None,
-) -> Version:
-    hours = readings.hours
-    asked = np.ones(len(hours), bool)
-    if horizon is not None:
-        asked = (hours >= now) & (hours < now + horizon)
-    inputs, winds = readings.inputs[asked], winds[:, asked]
-    bearing = library.runs.site.footprint.x_axis_bearing
-    with blas_threads(1):
-        wind, _ = model.predict(inputs) if asked.any() else (winds[0], None)
+def chain(
+    runs: tuple[Runs, Runs], winds: np.ndarray, readings: Readings, rules: Rules, end: float
+) -> list[Version]:
+    """Return the releases of one chain; arguments as those of `Chain`."""
+    return list(Chain(*runs, winds, readings, rules).follow(end))
 
-    def scored(predicted: np.ndarray) -> np.ndarray:
-        found = np.full((len(winds), len(hours)), np.nan)
-        found[:, asked] = [square_error(truth, predicted) for truth in winds]
-        return found
 
-    return Version(
-        number=number,
-        hours=now,
-        state=state,
-        training=len(data.digests),
-        new=new,
-        error=scored(wind),
-        nearest=scored(baselines.nearest_simulation(data, inputs)),
-        ratio=scored(baselines.constant_ratio(data, inputs, bearing)),
-    )
+def whole_and_torn(site: Site, store_runs: Runs) -> Runs:
+    """Return runs of the study's space in the same store."""
+    space = space_of(site, loss=True, tears=True)
+    return Runs(site, store_runs.fidelity, store_runs.store, space=space)

@@ -8,9 +8,11 @@ months, and are the same for everything that is compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from apps.scenarios import Tear
 from edge_agent.contracts.site import Site
+from workflows.maintenance import Event
 
 #: Growth of the screens' loss by dust, share of the clean loss per day.
 DUST_PER_DAY = 0.04
@@ -76,21 +78,18 @@ def true_state(day: float) -> TrueState:
 ALARM_DAYS = 2.9
 
 
-@dataclass(frozen=True)
-class Known:
-    """What people at the house know, beside the readings."""
-
-    tears: tuple[Tear, ...]
-    """Holes that were found and not mended yet."""
-    since: float
-    """Day of the latest event that they know of: a wash, a hole found, a hole mended."""
-    washed: bool
-    """Whether that was a wash."""
+#: An instant that data times of the study count from.
+START = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def known(day: float) -> Known:
-    """Return what is known at a day."""
-    found = TORN[0] + ALARM_DAYS
-    events = [0.0, *WASHES, found, TORN[1]]
-    since = max(e for e in events if e <= day)
-    return Known((TEAR,) if found <= day < TORN[1] else (), since, since in WASHES)
+def instant(hours: float) -> datetime:
+    """Return the time so many hours after the record's start."""
+    return START + timedelta(hours=hours)
+
+
+def log() -> tuple[Event, ...]:
+    """Return what people at the house write down, oldest first."""
+    washed = [Event(time=instant(24 * day), kind="washed") for day in WASHES]
+    found = Event(time=instant(24 * (TORN[0] + ALARM_DAYS)), kind="torn", tear=TEAR)
+    mended = Event(time=instant(24 * TORN[1]), kind="mended", panel=TEAR.panel)
+    return tuple(sorted([*washed, found, mended], key=lambda e: e.at))

@@ -54,12 +54,13 @@ def load(path: Path = OPENFOAM_FILE) -> np.ndarray:
         return np.asarray(file["wind"].astype(np.float32) * np.float32(QUANTUM))
 
 
-def compare(runs: Runs, evaluation: Truth, name: str, most: int) -> list[Against]:
+def compare(runs: Runs, dear: Runs, evaluation: Truth, name: str, most: int) -> list[Against]:
     """Return what each is off OpenFOAM and the fine truth.
 
     Parameters
     ----------
-    runs : Runs
+    runs, dear : Runs
+        Of the cheap and of the dear training grid.
     evaluation : Truth
         The frozen evaluation set.
     name : str
@@ -85,7 +86,8 @@ def compare(runs: Runs, evaluation: Truth, name: str, most: int) -> list[Against
         with blas_threads(1):
             model = family(name).fit(data, runs.site, family_settings(name, {}), SEED)
         found.append(against(f"`{name}`, {size} runs", model.predict(inputs)[0]))
-    found.append(against("training solver", runs.take(frozen(n)).wind))
+    found.append(against("cheap solver", runs.take(frozen("evaluation", n)).wind))
+    found.append(against("dear solver", dear.take(frozen("evaluation", n)).wind))
     found.append(against("fine truth", fine))
     return found
 
@@ -96,7 +98,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OPENFOAM_FILE)
     args = parser.parse_args()
     site = Site.from_toml(SITE)
-    moments = [Moment(float("nan"), site, scenario) for scenario in frozen(COUNT)]
+    moments = [Moment(float("nan"), site, scenario) for scenario in frozen("evaluation", COUNT)]
     truth = simulated(moments, args.store, OPENFOAM, "OpenFOAM")
     if len(truth.inputs) < COUNT:
         parser.error("a run failed; the file would not belong to the evaluation set")

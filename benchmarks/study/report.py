@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.study import parts
+from benchmarks.study import parts, serving_parts
 from benchmarks.study.arrivals import DELAYS
 from benchmarks.study.claims import Claim, compared
 from benchmarks.study.part import Part
@@ -28,15 +28,16 @@ def document(results: Results, extra: list[Part], folder: Path) -> tuple[str, li
     found = compared(results)
     sections = [
         parts.made(results),
-        parts.learning_curve(results.learning[results.setting.family], results, folder),
-        parts.served_for_two_months(results, found, folder),
-        parts.delay(results, found, folder),
-        parts.state(results, found, folder),
-        *([parts.circumstances(results, found)] if len(results.chains) > 1 else []),
+        parts.learning_curve(results, folder),
+        serving_parts.served_for_two_months(results, found, folder),
+        serving_parts.delay(results, found, folder),
+        serving_parts.state(results, found, folder),
+        serving_parts.sensors(results, found),
+        *([serving_parts.circumstances(results, found)] if len(results.chains) > 1 else []),
         *([parts.families(results)] if len(results.learning) > 1 else []),
-        parts.weeks(results),
+        serving_parts.weeks(results),
         parts.beside_openfoam(results),
-        parts.cost(results),
+        serving_parts.cost(results),
         *extra,
         parts.CONTEXT,
     ]

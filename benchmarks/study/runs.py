@@ -1,4 +1,4 @@
-"""Training runs of the study: simulated once, kept on disk by digest and in memory."""
+"""Runs of the study: simulated once, kept on disk by digest and in memory."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.datasets import load_simulations
-from apps.scenarios import Scenario, Tear
+from apps.datasets import RunInfo, load_simulations, write_simulation
+from apps.scenarios import Scenario
 from apps.simulate import SimulateTask, simulate, simulation_digests
 from apps.simulation_set import SimulationSet, joined
-from apps.simulators.base import Fidelity, Resources
-from benchmarks.study.truth import SEED, WIND_SPEED
+from apps.simulators.base import Case, Fidelity, Resources, simulation_digest
+from apps.simulators.registry import solver_version
+from apps.space import WIND, Space
 from edge_agent.contracts.site import Site
-from workflows.steering import cover
 
 BATCH = 8
-#: Loss factors are simulated in steps of this factor: a state that comes back finds its runs.
-LEVEL = 1.05
 
 
 class Runs:
@@ -32,13 +30,23 @@ class Runs:
         Folder of the files; what is there is not simulated again.
     batch : int
         Cases of one task.
+    space : Space
+        What is told of the house that each was made for.
     """
 
-    def __init__(self, site: Site, fidelity: Fidelity, store: Path, batch: int = BATCH) -> None:
+    def __init__(
+        self,
+        site: Site,
+        fidelity: Fidelity,
+        store: Path,
+        batch: int = BATCH,
+        space: Space = WIND,
+    ) -> None:
         self.site = site
         self.fidelity = fidelity
         self.store = store
         self._batch = batch
+        self._space = space
         self._known: dict[str, SimulationSet] = {}
         self.solver_seconds = 0.0
         """Of what was simulated here, s."""
@@ -68,23 +76,28 @@ class Runs:
         """Return runs by their digests."""
         new = [d for d in digests if d not in self._known]
         for name in new:
-            self._known[name] = load_simulations(self.store, [name], self.site)
+            self._known[name] = load_simulations(self.store, [name], self.site, self._space)
         return joined([self._known[d] for d in digests])
 
     def take(self, scenarios: Sequence[Scenario]) -> SimulationSet:
         """Simulate and return."""
         return self.load(self.digests(scenarios))
 
+    def restore(self, scenarios: Sequence[Scenario], wind: np.ndarray) -> list[str]:
+        """Put runs that are shipped as fields into the store; returns their digests.
 
-def level_of(factor: float) -> int:
-    """Return the nearest level of a loss factor; level 0 is 1."""
-    return round(float(np.log(factor) / np.log(LEVEL)))
-
-
-def at_level(level: int, tears: tuple[Tear, ...], start: int, count: int) -> list[Scenario]:
-    """Return elements of the cover of winds that is run at a level, with known tears."""
-    stream = f"level {level} {'torn' if tears else 'whole'}"
-    return [
-        s.model_copy(update={"screen_loss_factor": round(LEVEL**level, 4), "tears": tears})
-        for s in cover(stream, start, count, SEED, WIND_SPEED)
-    ]
+        Parameters
+        ----------
+        scenarios : sequence of Scenario
+        wind : (n, 3, nz, ny, nx) array, m/s
+        """
+        resources = Resources(threads=1, batch=self._batch)
+        version = solver_version(self.fidelity.simulator)
+        info = RunInfo(self.fidelity.simulator, version, True, 0.0, 1, 0.0, 0.0, 0.0, {})
+        found = []
+        for scenario, field in zip(scenarios, wind, strict=True):
+            case = Case(self.site, scenario, self.fidelity)
+            digest = simulation_digest(case, resources, version)
+            write_simulation(self.store, digest, case, resources, field, None, info)
+            found.append(digest)
+        return found

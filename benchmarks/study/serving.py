@@ -25,15 +25,21 @@ class Served:
 
 #: Rows of `Version.error`.
 FINE, OWN = 0, 1
+#: Errors of a version: asked for the wind, and with the interior readings as inputs.
+BLIND, SEEING = "error", "seen"
 
 
 def serve(
-    versions: Sequence[Version], hours: np.ndarray, arrives: np.ndarray, against: int = FINE
+    versions: Sequence[Version],
+    hours: np.ndarray,
+    arrives: np.ndarray,
+    against: int = FINE,
+    signature: str = BLIND,
 ) -> Served:
     """Return what is served when releases arrive at these hours."""
     made = np.array([v.hours for v in versions])
     active = in_service(hours, made, arrives)
-    errors = np.stack([v.error[against] for v in versions])
+    errors = np.stack([getattr(v, signature)[against] for v in versions])
     rows = np.arange(len(hours))
     there = active >= 0
     return Served(

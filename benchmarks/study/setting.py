@@ -17,7 +17,7 @@ class Setting:
     rules: Rules = field(default_factory=Rules)
     sizes: tuple[int, ...] = SIZES
     """Training runs of the candidates."""
-    family: str = "pod_regression"
+    family: str = "pod_gp"
     """Surrogate family of the releases."""
     others: tuple[str, ...] = ()
     """Other families, trained on the same runs."""
@@ -27,14 +27,6 @@ class Setting:
     """Of these, the families that also serve, beside the first, with a release now and then."""
     served_cycle_hours: float = 55.0
     """Between two of their releases: networks take seconds to train."""
-    factors: tuple[float, ...] = (0.71, 1.0, 1.41, 2.0, 2.83)
-    """Of the estimator's table."""
-    factors_torn: tuple[float, ...] = (1.0, 1.41, 2.0, 2.83)
-    """Of the table with the known hole."""
-    directions: int = 16
-    """Of both tables."""
-    speeds: tuple[float, ...] = (1.0, 3.0, 9.0)
-    """Of both tables, m/s."""
     arms: bool = True
     """Whether to run the arms with other noise."""
     every: int = 1
@@ -45,17 +37,13 @@ class Setting:
 
 FULL = Setting(
     "full",
-    others=tuple(name for name in FAMILIES if name != "pod_regression"),
+    others=tuple(name for name in FAMILIES if name != "pod_gp"),
     served=("pod_network",),
 )
 SMALL = Setting(
     "small",
-    rules=Rules(cycle_hours=35.0, wanted=24, wanted_torn=24, a_cycle=8, fewest=16),
+    rules=Rules(cycle_hours=35.0, wanted=48, wanted_torn=24),
     sizes=SIZES[:13],
-    factors=(0.71, 1.0, 2.0, 2.83),
-    factors_torn=(1.0, 2.0),
-    directions=8,
-    speeds=(2.0, 8.0),
     arms=False,
     every=3,
 )

@@ -14,18 +14,19 @@ import numpy as np
 
 from apps.errors import SimulationError
 from apps.simulation_set import joined
-from apps.site_state import loss_table
+from apps.space import space_of
 from apps.surrogates.base import family
 from benchmarks.study import arrivals, serving
 from benchmarks.study.cache import Cache
-from benchmarks.study.following import Library, Rules, Version, follow, square_error
-from benchmarks.study.learning import Learning, Row, learn
-from benchmarks.study.moving import TEAR, true_state
+from benchmarks.study.following import Chain, Rules, Version, square_error
+from benchmarks.study.learning import Learning, Row, Sources, learn
+from benchmarks.study.moving import true_state
 from benchmarks.study.openfoam import Against, compare
 from benchmarks.study.readings import Noise, made
 from benchmarks.study.runs import Runs
 from benchmarks.study.setting import Setting
-from benchmarks.study.truth import SITE, TRAINING, Truth, load, replayed
+from benchmarks.study.truth import DEAR, SITE, TRAINING, Truth, load, replayed
+from edge_agent.contracts.release import ReadingErrors
 from edge_agent.contracts.site import Site
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ T = TypeVar("T")
 #: The plain noise, and what else is tried: name to noise, silent sensors, rules.
 PLAIN = Noise()
 UNESTIMATED = "state not estimated"
+#: Added to the name of a way of serving that takes the interior readings as inputs.
+SENSORS = ", sensors in"
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,15 @@ ARMS: dict[str, Arm] = {
     "another draw of the noise": Arm(draw=1),
     "a third draw": Arm(draw=2),
     "readings without noise": Arm(Noise(gain=0.0, gusts=0.0, white=0.0)),
-    "twice the noise": Arm(Noise(gain=0.10, gusts=0.20, white=0.10)),
+    "twice the noise": Arm(
+        Noise(gain=0.10, gusts=0.20, white=0.10),
+        rules={"errors": ReadingErrors(sensor_relative=0.24, sensor_absolute=0.1)},
+    ),
     "most telling sensor silent from day 10": Arm(silent={2: 240.0}),
-    "mast off by 8 % and 6 degrees": Arm(Noise(mast_speed=0.08, mast_direction=6.0)),
+    "mast off by 8 % and 6 degrees": Arm(
+        Noise(mast_speed=0.08, mast_direction=6.0),
+        rules={"errors": ReadingErrors(mast_speed=0.08, mast_direction=6.0)},
+    ),
     UNESTIMATED: Arm(rules={"estimated": False}),
 }
 
@@ -66,12 +75,15 @@ class Results:
     setting: Setting
     truth: Truth
     learning: dict[str, Learning]
+    """Of each family, on one grid."""
+    two_grids: Learning
+    """Of the first family, on two grids and against the fine truth."""
     chains: dict[str, list[Version]]
     """``plain``, and the arms."""
     arrives: dict[str, np.ndarray]
     """Hour at which each release of the plain chain can serve, by the way it comes."""
     winds: np.ndarray
-    """(2, n, 3, nz, ny, nx): the fine truth, and the training solver in the true state, m/s."""
+    """(2, n, 3, nz, ny, nx): the fine truth, and the dear solver in the true state, m/s."""
     openfoam: list[Against]
     """Surrogates and baselines beside OpenFOAM on some scenarios."""
     seconds: dict[str, float]
@@ -83,9 +95,11 @@ class Results:
 def study(setting: Setting, work: Path) -> Results:
     """Compute everything that `work` does not hold yet."""
     site = Site.from_toml(SITE)
-    replay, evaluation = load()
-    replay = replay.every(setting.every)
-    runs = Runs(site, TRAINING, work / "simulations")
+    truths = load()
+    replay = truths.replay.every(setting.every)
+    store = work / "simulations"
+    cheap, dear = Runs(site, TRAINING, store), Runs(site, DEAR, store)
+    sources = Sources(cheap, dear, truths, work)
     cache = Cache(work / "results")
     seconds: dict[str, float] = {}
 
@@ -98,15 +112,52 @@ def study(setting: Setting, work: Path) -> Results:
 
     sizes = {setting.family: setting.sizes} | dict.fromkeys(setting.others, setting.other_sizes)
     learning = {
-        name: timed(
-            f"learning, {name}",
-            lambda name=name, n=n: _learning(name, n, runs, evaluation, cache, work),
-        )
+        name: timed(f"learning, {name}", lambda name=name, n=n: _learning(sources, cache, name, n))
         for name, n in sizes.items()
     }
-    winds = timed("training solver in the true state", lambda: _both_truths(runs, replay))
-    library = timed("estimator's tables", lambda: _library(setting, runs, work))
+    two_grids = timed(
+        "learning, two grids",
+        lambda: _learning(sources, cache, setting.family, setting.sizes, two_grids=True),
+    )
+    winds = timed("dear solver in the true state", lambda: _both_truths(dear, replay))
+    space = space_of(site, loss=True, tears=True)
+    levels = tuple(Runs(site, grid, store, space=space) for grid in (TRAINING, DEAR))
     rules = replace(setting.rules, family=setting.family)
+    chains = {
+        name: timed(
+            f"chain, {name}",
+            lambda arm=arm: _chain(arm, rules, setting, levels, (replay, winds), cache),
+        )
+        for name, arm in _arms(setting, rules).items()
+    }
+    plain = chains["plain"]
+    arrives = timed(
+        "arrivals",
+        lambda: dict(
+            arrivals.schedules(
+                [v.hours for v in plain], [v.new + v.dear for v in plain], setting.seed
+            )
+        ),
+    )
+    openfoam = timed(
+        "OpenFOAM",
+        lambda: compare(cheap, dear, truths.evaluation, setting.family, max(setting.sizes)),
+    )
+    return Results(
+        setting=setting,
+        truth=replay,
+        learning=learning,
+        two_grids=two_grids,
+        chains=chains,
+        arrives=arrives,
+        winds=winds,
+        openfoam=openfoam,
+        seconds=seconds,
+        solver_seconds=sum(runs.solver_seconds for runs in (cheap, dear, *levels)),
+    )
+
+
+def _arms(setting: Setting, rules: Rules) -> dict[str, Arm]:
     # An arm is only served at once: until the next release.
     short = {"horizon_hours": 2 * rules.cycle_hours}
     seldom = {
@@ -119,90 +170,54 @@ def study(setting: Setting, work: Path) -> Results:
     for name in (setting.family, *setting.served) if setting.served else ():
         words = f"{name}, a release every {setting.served_cycle_hours:g} h"
         arms[words] = Arm(rules=seldom | {"family": name})
-    chains = {
-        name: timed(
-            f"chain, {name}",
-            lambda arm=arm: _chain(arm, rules, setting, library, (replay, winds), site, cache),
-        )
-        for name, arm in arms.items()
-    }
-    plain = chains["plain"]
-    arrives = timed(
-        "arrivals",
-        lambda: dict(
-            arrivals.schedules([v.hours for v in plain], [v.new for v in plain], setting.seed)
-        ),
-    )
-    openfoam = timed(
-        "OpenFOAM", lambda: compare(runs, evaluation, setting.family, max(setting.sizes))
-    )
-    return Results(
-        setting=setting,
-        truth=replay,
-        learning=learning,
-        chains=chains,
-        arrives=arrives,
-        winds=winds,
-        openfoam=openfoam,
-        seconds=seconds,
-        solver_seconds=runs.solver_seconds,
-    )
+    return arms
 
 
 def _learning(
-    name: str, sizes: tuple[int, ...], runs: Runs, truth: Truth, cache: Cache, work: Path
+    sources: Sources, cache: Cache, name: str, sizes: tuple[int, ...], *, two_grids: bool = False
 ) -> Learning:
-    key = {"family": name, "version": family(name).version, "sizes": sizes}
+    key = {
+        "family": name,
+        "version": family(name).version,
+        "sizes": sizes,
+        "two_grids": two_grids,
+    }
     found = cache.values(
-        "learning", key, lambda: learn(runs, truth, work, family=name, sizes=sizes).as_json()
+        "learning",
+        key,
+        lambda: learn(sources, family=name, sizes=sizes, two_grids=two_grids).as_json(),
     )
     rows = tuple(Row(**(row | {"reasons": tuple(row["reasons"])})) for row in found["rows"])
-    return Learning(found["family"], rows, found["solver_gap"], found["size"])
-
-
-def _library(setting: Setting, runs: Runs, work: Path) -> Library:
-    tables = {
-        bool(tears): loss_table(
-            runs.site,
-            runs.fidelity,
-            work / "simulations",
-            tears=tears,
-            factors=factors,
-            speeds=setting.speeds,
-            directions=setting.directions,
-        )
-        for tears, factors in (((), setting.factors), ((TEAR,), setting.factors_torn))
-    }
-    return Library(runs, tables)
+    return Learning(**(found | {"rows": rows}))
 
 
 def _chain(
     arm: Arm,
     rules: Rules,
     setting: Setting,
-    library: Library,
+    levels: tuple[Runs, ...],
     truths: tuple[Truth, np.ndarray],
-    site: Site,
     cache: Cache,
 ) -> list[Version]:
     rules = replace(rules, **arm.rules)
     key = {
-        "rules": asdict(rules),
+        "rules": asdict(rules) | {"errors": rules.errors.model_dump(mode="json")},
         "noise": asdict(arm.noise),
         "silent": {str(k): v for k, v in arm.silent.items()},
         "seed": setting.seed + arm.draw,
         "every": setting.every,
-        "table": [setting.factors, setting.factors_torn, setting.directions, setting.speeds],
         "version": family(rules.family).version,
     }
-    truth, winds = truths
-    readings = made(truth, site, arm.noise, setting.seed + arm.draw, dict(arm.silent))
+    (truth, winds), (cheap, dear) = truths, levels
+    readings = made(truth, cheap.site, arm.noise, setting.seed + arm.draw, dict(arm.silent))
     end = float(truth.hours[-1])
-    return cache.versions("chain", key, lambda: list(follow(library, winds, readings, rules, end)))
+    return cache.versions(
+        "chain", key, lambda: list(Chain(cheap, dear, winds, readings, rules).follow(end))
+    )
 
 
 def _both_truths(runs: Runs, truth: Truth) -> np.ndarray:
-    """Return the fine truth, and the training grid's solver in the true state at every instant."""
+    """Return the fine truth, and another grid's solver in the true state at every instant."""
     wanted = set(truth.hours.tolist())
     moments = [m for m in replayed(runs.site) if m.hours in wanted]
     sets = []
@@ -213,7 +228,7 @@ def _both_truths(runs: Runs, truth: Truth) -> np.ndarray:
         runs.solver_seconds += here.solver_seconds
     own = joined(sets).wind
     if own.shape != truth.wind.shape:
-        msg = f"{len(own)} of {len(truth.hours)} instants could be solved on the training grid"
+        msg = f"{len(own)} of {len(truth.hours)} instants could be solved on the dear grid"
         raise SimulationError(msg)
     return np.stack([truth.wind, own])
 
@@ -232,15 +247,24 @@ def served(
     plain, hours = results.chains["plain"], results.truth.hours
     ways = {n: serving.serve(plain, hours, at, against) for n, at in results.arrives.items()}
     others = serving.baselines(plain, hours, results.winds, against)
-    first = serving.serve(plain[:1], hours, np.array([plain[0].hours]), against)
-    others["first release, frozen"] = first.error
-    for name, chain in results.chains.items():
-        if name != "plain":
+    frozen = "first release, frozen"
+    for signature, name in ((serving.BLIND, ""), (serving.SEEING, SENSORS)):
+        first = np.array([plain[0].hours])
+        others[frozen + name] = serving.serve(plain[:1], hours, first, against, signature).error
+        for arm, chain in results.chains.items():
             at_once = np.array([v.hours for v in chain])
-            others[name] = serving.serve(chain, hours, at_once, against).error
+            if arm != "plain":
+                others[arm + name] = serving.serve(chain, hours, at_once, against, signature).error
+    for name in SEEN:
+        at = results.arrives[name]
+        others[name + SENSORS] = serving.serve(plain, hours, at, against, serving.SEEING).error
     if against == serving.FINE:
         others["oracle"] = square_error(*results.winds)
     return ways, others
+
+
+#: Delays that are shown with interior sensors, too.
+SEEN = ("0 h", "24 h", "72 h")
 
 
 def true_factor(hours: np.ndarray) -> np.ndarray:

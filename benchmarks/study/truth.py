@@ -1,13 +1,14 @@
 """The truth of the study: simulated once on a fine grid, and shipped as one compressed file.
 
-``python -m benchmarks.study.truth --store DIR`` simulates what DIR does not hold yet (a quarter of
-an hour on one core) and writes ``data/study/truth.npz``. Kill it anywhere: finished runs are found
-again.
+``python -m benchmarks.study.truth --store DIR`` simulates what DIR does not hold yet (two and a
+half hours on one core) and writes ``data/study/truth.npz``. Kill it anywhere: finished runs are
+found again.
 
 The solver is the embedded one on a grid twice as fine, along every axis, as any training run.
 Every four hours of the record are simulated as they were, with the house as
-`benchmarks.study.moving` has it then; 128 scenarios of a low-discrepancy cover, with the house as
-on the first day, are the frozen evaluation set.
+`benchmarks.study.moving` has it then. Scenarios of low-discrepancy covers, with the house as on the
+first day, are the frozen sets: 128 that are only reported (evaluation), 32 that decide (selection),
+128 that set the intervals (calibration).
 """
 
 from __future__ import annotations
@@ -37,14 +38,16 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "data" / "weather" / "mast_10min.csv"
 SITE = ROOT / "configs" / "sites" / "lindcove.toml"
 FILE = ROOT / "data" / "study" / "truth.npz"
-#: Grid of every training run, and of the truth.
-TRAINING, FINE = Fidelity(cells=(28, 18, 14)), Fidelity(cells=(56, 36, 28))
+#: Grids of the cheap and of the dear training runs, and of the truth.
+TRAINING, DEAR = Fidelity(cells=(28, 18, 14)), Fidelity(cells=(40, 26, 20))
+FINE = Fidelity(cells=(80, 52, 40))
 #: Range of the training scenarios, m/s at the reference height.
 WIND_SPEED = (0.5, 14.0)
 #: Lighter winds are simulated as this one, m/s.
 LIGHTEST = 0.3
 STEP_HOURS = 4
-EVALUATION = 128
+#: Sizes of the frozen sets.
+EVALUATION, SELECTION, CALIBRATION = 128, 32, 128
 SEED = 2026
 BATCH = 4
 #: What one unit of the stored integers is, m/s.
@@ -69,6 +72,17 @@ class Truth:
     def every(self, step: int) -> Truth:
         """Return each `step`-th of them."""
         return Truth(**{f.name: getattr(self, f.name)[::step] for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Truths:
+    """All that is shipped."""
+
+    replay: Truth
+    """The record, in the house that changes."""
+    evaluation: Truth
+    selection: Truth
+    calibration: Truth
 
 
 @dataclass(frozen=True)
@@ -107,9 +121,10 @@ def replayed(site: Site, step_hours: int = STEP_HOURS) -> list[Moment]:
     return found
 
 
-def frozen(count: int = EVALUATION) -> list[Scenario]:
-    """Return the scenarios of the frozen evaluation set."""
-    return cover("evaluation", 0, count, SEED, WIND_SPEED)
+def frozen(name: str, count: int | None = None) -> list[Scenario]:
+    """Return the scenarios of a frozen set, all of them or the first so many."""
+    sizes = {"evaluation": EVALUATION, "selection": SELECTION, "calibration": CALIBRATION}
+    return cover(name, 0, sizes[name] if count is None else count, SEED, WIND_SPEED)
 
 
 def simulated(moments: Sequence[Moment], store: Path, fidelity: Fidelity, label: str) -> Truth:
@@ -145,30 +160,31 @@ def simulated(moments: Sequence[Moment], store: Path, fidelity: Fidelity, label:
     )
 
 
-def save(path: Path, replay: Truth, evaluation: Truth) -> None:
-    """Write both sets as one file."""
+def save(path: Path, truths: Truths) -> None:
+    """Write all sets as one file."""
     arrays: dict[str, np.ndarray] = {
         "made_by": np.array(f"{FINE}, solver version {solver_version(FINE.simulator)}")
     }
-    for name, truth in (("replay", replay), ("evaluation", evaluation)):
+    for one in fields(Truths):
+        truth = getattr(truths, one.name)
         for field in fields(truth):
             value = getattr(truth, field.name)
             if field.name == "wind":
                 value = np.rint(value / QUANTUM).astype(np.int16)
-            arrays[f"{name}_{field.name}"] = value
+            arrays[f"{one.name}_{field.name}"] = value
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **arrays)
 
 
-def load(path: Path = FILE) -> tuple[Truth, Truth]:
-    """Return the replayed record and the evaluation set."""
+def load(path: Path = FILE) -> Truths:
+    """Return the replayed record and the frozen sets."""
     with np.load(path, allow_pickle=False) as file:
-        both = []
-        for name in ("replay", "evaluation"):
-            values = {f.name: file[f"{name}_{f.name}"] for f in fields(Truth)}
+        found = {}
+        for one in fields(Truths):
+            values = {f.name: file[f"{one.name}_{f.name}"] for f in fields(Truth)}
             values["wind"] = values["wind"].astype(np.float32) * np.float32(QUANTUM)
-            both.append(Truth(**values))
-    return both[0], both[1]
+            found[one.name] = Truth(**values)
+    return Truths(**found)
 
 
 def main() -> None:
@@ -177,12 +193,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FILE)
     args = parser.parse_args()
     site = Site.from_toml(SITE)
-    still = [Moment(float("nan"), site, scenario) for scenario in frozen()]
-    evaluation = simulated(still, args.store, FINE, "evaluation set")
-    replay = simulated(replayed(site), args.store, FINE, "record")
-    save(args.out, replay, evaluation)
-    print(f"{len(replay.hours)} + {len(evaluation.hours)} fields, "
-          f"{args.out.stat().st_size / 1e6:.1f} MB: {args.out}")  # fmt: skip
+    sets = {
+        name: simulated(
+            [Moment(float("nan"), site, scenario) for scenario in frozen(name)],
+            args.store,
+            FINE,
+            f"{name} set",
+        )
+        for name in ("evaluation", "selection", "calibration")
+    }
+    truths = Truths(replay=simulated(replayed(site), args.store, FINE, "record"), **sets)
+    save(args.out, truths)
+    count = sum(len(getattr(truths, one.name).inputs) for one in fields(Truths))
+    print(f"{count} fields, {args.out.stat().st_size / 1e6:.1f} MB: {args.out}")
 
 
 if __name__ == "__main__":
