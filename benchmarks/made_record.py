@@ -5,9 +5,9 @@
 There are no public measurements inside a screenhouse. Every hour of the mast record is solved in a
 house that changes (`benchmarks.study.moving`: dust, washes, growth, a hole) by the embedded solver
 on a grid that no shipped campaign trains on, and read by three sensors with gain errors, gusts and
-noise (`benchmarks.study.readings`). For `configs/campaigns/following.toml`, and for anybody who
-wants to see a campaign follow a house. Takes a quarter of an hour on one core; kept runs are found
-again.
+noise (`benchmarks.study.readings`). What people at the house would have written down goes beside
+it, as a maintenance log. For `configs/campaigns/following.toml`, and for anybody who wants to see a
+campaign follow a house. Takes a quarter of an hour on one core; kept runs are found again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from apps.simulators.base import Fidelity
+from benchmarks.study import moving
 from benchmarks.study.readings import Noise, made
 from benchmarks.study.truth import RECORD, ROOT, SEED, SITE, replayed, simulated
 from edge_agent.contracts.features import log_law_factor
@@ -67,7 +68,26 @@ def main() -> None:
                 if np.isfinite(value)
             ]
             rows.writerows((time, *value, UNITS[value[1]]) for value in values)
+    log = args.out.with_name(f"{args.out.stem}_log.toml")
+    log.write_text(maintenance(begin), encoding="utf-8")
     print(f"{len(readings.hours)} instants, {args.out.stat().st_size / 1e3:.0f} kB: {args.out}")
+
+
+def maintenance(begin: datetime) -> str:
+    """Return the maintenance log of the study's house, TOML."""
+    parts = ["# Made with the record beside it: what people at the house knew, and when."]
+    for event in moving.log():
+        time = begin + (event.at - moving.START)
+        lines = ["[[event]]", f"time = {time:%Y-%m-%dT%H:%M:%S}", f'kind = "{event.kind}"']
+        if event.tear is not None:
+            t = event.tear
+            lines.append(
+                f'tear = {{ panel = "{t.panel}", centre = {t.centre}, width = {t.width} }}'
+            )
+        if event.panel is not None:
+            lines.append(f'panel = "{event.panel}"')
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":
