@@ -7,7 +7,6 @@ decided, and put on the disk before the swap, by `edge_agent.promotion`.
 
 from __future__ import annotations
 
-import io
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -19,9 +18,10 @@ import structlog
 
 from edge_agent.batching import Cost, fitted
 from edge_agent.clock import Clock
-from edge_agent.contracts.errors import GoldenMismatch, NoSuchRelease, ReleaseError
+from edge_agent.contracts.errors import NoSuchRelease, ReleaseError
 from edge_agent.contracts.geometry import interpolation_weights
 from edge_agent.contracts.release import Release
+from edge_agent.golden import check_golden
 from edge_agent.inference import Model, load_model
 from edge_agent.prediction import Prediction, SensorWind, instant
 from edge_agent.updates.store import StoredRelease, read_stored
@@ -175,38 +175,6 @@ def measure(model: Model, row: np.ndarray, objective: float) -> Cost:
     return fitted(one, fastest(MEASURED_ROWS), MEASURED_ROWS)
 
 
-def check_golden(stored: StoredRelease, model: Model) -> np.ndarray:
-    """Run the golden examples; return their inputs, (n, inputs) float32."""
-    release, files = stored.release, stored.files
-    inputs = _array(files["golden_inputs.npy"], release.version)
-    if inputs.ndim != 2 or inputs.shape[1] != len(release.inputs) or not len(inputs):
-        msg = f"golden inputs of release {release.version} have shape {inputs.shape}"
-        raise GoldenMismatch(msg, version=release.version, output="inputs")
-    try:
-        found = model.run(np.ascontiguousarray(inputs))
-    except Exception as error:  # whatever the engine raises, this release must not serve
-        msg = f"release {release.version} fails on its golden examples: {error}"
-        raise GoldenMismatch(msg, version=release.version, output=None) from error
-    tolerance, step = release.golden.absolute_tolerance, np.float32(release.golden.step)
-    for name in release.golden.outputs:
-        expected = _array(files[f"golden_{name}.npy"], release.version) * step
-        shape = (len(inputs), 3, *release.grid.shape)
-        if expected.shape != shape or found[name].shape != shape:
-            msg = (
-                f"release {release.version}: {name} has shape {found[name].shape}, "
-                f"its golden examples {expected.shape}, its grid asks for {shape}"
-            )
-            raise GoldenMismatch(msg, version=release.version, output=name)
-        worst = float(np.abs(found[name] - expected).max())
-        if not worst <= tolerance:  # also when it is NaN
-            msg = (
-                f"release {release.version} misses its golden {name} by {worst:.3g}, "
-                f"more than {tolerance:.3g}"
-            )
-            raise GoldenMismatch(msg, version=release.version, output=name, error=worst)
-    return inputs
-
-
 def at_sensors(slot: Slot, prediction: Prediction) -> dict[str, SensorWind]:
     """Return the wind at the interior sensors of a single-row prediction."""
     wind = prediction.wind[0].reshape(3, -1) @ slot.sensor_weights
@@ -226,15 +194,6 @@ def sensor_speeds(slot: Slot, wind: np.ndarray) -> list[float]:
     at = wind.reshape(3, -1) @ slot.sensor_weights
     speeds: list[float] = np.sqrt((at**2).sum(axis=0)).tolist()
     return speeds
-
-
-def _array(data: bytes, version: int) -> np.ndarray:
-    try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        msg = f"golden examples of release {version} are not an array file: {error}"
-        raise GoldenMismatch(msg, version=version, output=None) from error
-    return np.asarray(array, dtype=np.float32)
 
 
 class Slots:
