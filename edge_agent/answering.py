@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+import msgspec
 import numpy as np
 
 from edge_agent.clock import Clock
+from edge_agent.columns import Inputs, as_rows
 from edge_agent.config import AgentConfig
 from edge_agent.contracts.errors import NotReady, ReleaseError
 from edge_agent.contracts.observation import Reading, check_reading
 from edge_agent.metrics import Counters
-from edge_agent.prediction import Inputs, Prediction, as_rows, instant
+from edge_agent.prediction import Prediction, instant
+from edge_agent.sensing import Source, Sources
 from edge_agent.slots import Slot, Slots, at_sensors
 
 #: A reading that can be used, with its data time.
@@ -37,10 +40,10 @@ class Answering:
     """Data time of the newest reading: s since the Unix epoch, and as it was sent."""
     _last_staleness: float | None
 
-    def sources(self) -> frozenset[tuple[str, str]]:
-        """Return the (sensor, quantity) that the active release needs; none before the first."""
+    def sources(self) -> Sources:
+        """Return what the active release predicts from; nothing before the first."""
         active = self._slots.pair.active
-        return frozenset() if active is None else active.sources
+        return Sources() if active is None else active.sensing.sources
 
     def slot(self, version: int | None = None) -> Slot:
         """Return the active slot, or the loaded one of a version.
@@ -67,7 +70,8 @@ class Answering:
         ----------
         inputs : mapping or array
             Name to value (or to a column of values); or an array (n,) or (batch, n) in the
-            release's order and units.
+            release's order and units. Columns that have a default may be left out: by name any of
+            them, of an array all.
         version : int, optional
             A loaded version other than the active one.
         slot : Slot, optional
@@ -105,32 +109,65 @@ class Answering:
         return self.predict_checked([(r, check_reading(r)) for r in readings])
 
     def predict_checked(self, readings: Sequence[Checked]) -> Prediction:
-        """Predict from readings already checked, with their data times."""
+        """Predict from readings already checked, with their data times.
+
+        Where interior sensors are among them the row is evaluated without them too, in the same
+        run: ``sensors`` of the prediction is that background.
+        """
         slot = self.slot()
-        values: dict[str, list[float]] = {}
+        sensing = slot.sensing
+        values: dict[Source, list[float]] = {}
         newest: tuple[float, str] | None = None
         for reading, time in readings:
-            if (reading.sensor, reading.quantity) in slot.sources:
-                values.setdefault(reading.quantity, []).append(reading.value)
+            source = (reading.sensor, reading.quantity)
+            if sensing.uses(source):
+                values.setdefault(source, []).append(reading.value)
                 at = instant(time)
                 if newest is None or at > newest[0]:
                     newest = (at, reading.time)
-        row = slot.release.feature_map.from_readings(values)[None]
-        prediction = self._answer(slot, row, newest)
-        prediction.sensors.update(at_sensors(slot, prediction))
-        return prediction
+        row = sensing.row(values)
+        silent = sensing.silent(values)
+        if len(silent) == len(sensing.inside):
+            answer = self._answer(slot, row[None], newest)
+            wind, std = answer.wind[0], answer.wind_std[0]
+        else:
+            found = self._both(slot, row)
+            analysis = {name: array[:1] for name, array in found.items()}
+            answer = self._answer(slot, row[None], newest, analysis)
+            wind, std = found["wind"][1], found["wind_std"][1]
+        return msgspec.structs.replace(answer, sensors=at_sensors(slot, wind, std), silent=silent)
 
     def needs(self, readings: Sequence[Reading]) -> bool:
-        """Whether any of the readings is one that the active release predicts from."""
-        return any((r.sensor, r.quantity) in self.slot().sources for r in readings)
+        """Whether any of the readings is one without which the active release cannot predict.
 
-    def _answer(self, slot: Slot, rows: np.ndarray, newest: tuple[float, str] | None) -> Prediction:
-        live = slot.live
+        Interior sensors alone ask for no prediction.
+        """
+        needed = self.slot().sensing.sources.needed
+        return any((r.sensor, r.quantity) in needed for r in readings)
+
+    def _both(self, slot: Slot, row: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what the model gives for a row as it is, and for its background."""
         try:
-            found = slot.model.run(rows)
+            return slot.model.run(np.stack([row, slot.sensing.background(row)]))
         except ReleaseError:
-            live.failed += len(rows) == 1  # of a large batch, the memory may be to blame
+            slot.live.failed += 1
             raise
+
+    def _answer(
+        self,
+        slot: Slot,
+        rows: np.ndarray,
+        newest: tuple[float, str] | None,
+        found: dict[str, np.ndarray] | None = None,
+    ) -> Prediction:
+        """Return the answer to rows, of which `found` is what the model gives, if it has run."""
+        live = slot.live
+        if found is None:
+            try:
+                found = slot.model.run(rows)
+            except ReleaseError:
+                live.failed += len(rows) == 1  # of a large batch, the memory may be to blame
+                raise
         first = rows[0].tolist()
         if live.rows is not None:
             live.rows.append(first)
@@ -139,8 +176,11 @@ class Answering:
             for value, (low, high) in zip(first, slot.limits, strict=True):
                 if not low <= value <= high:
                     outside = _OUTSIDE
+            for name, limit in slot.diagnostic_limits:
+                if not found[name][0] <= limit:  # also when it is NaN
+                    outside = _OUTSIDE
         else:
-            outside = np.any((rows < slot.minimum) | (rows > slot.maximum), axis=1)
+            outside = _outside(slot, rows, found)
         staleness = None
         if newest is not None and slot.data_until is not None:
             staleness = newest[0] - slot.data_until
@@ -158,4 +198,13 @@ class Answering:
             data_time=None if newest is None else newest[1],
             wall_time=self.clock.now(),
             inputs=rows,
+            diagnostics={n: found[n] for n in slot.diagnostics} if slot.diagnostics else {},
         )
+
+
+def _outside(slot: Slot, rows: np.ndarray, found: dict[str, np.ndarray]) -> np.ndarray:
+    """Return which rows are out of range, (batch,) bool."""
+    outside: np.ndarray = np.any((rows < slot.minimum) | (rows > slot.maximum), axis=1)
+    for name, limit in slot.diagnostic_limits:
+        outside |= ~(found[name] <= limit)
+    return outside

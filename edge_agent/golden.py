@@ -7,8 +7,15 @@ import io
 import numpy as np
 
 from edge_agent.contracts.errors import GoldenMismatch
+from edge_agent.contracts.release import Release
 from edge_agent.inference import Model
 from edge_agent.updates.store import StoredRelease
+
+
+def output_shapes(release: Release) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each output, by name and in order, without the batch."""
+    field = (3, *release.grid.shape)
+    return {o.name: () if o.diagnostic else field for o in release.outputs}
 
 
 def check_golden(stored: StoredRelease, model: Model) -> np.ndarray:
@@ -24,13 +31,14 @@ def check_golden(stored: StoredRelease, model: Model) -> np.ndarray:
         msg = f"release {release.version} fails on its golden examples: {error}"
         raise GoldenMismatch(msg, version=release.version, output=None) from error
     tolerance, step = release.golden.absolute_tolerance, np.float32(release.golden.step)
+    shapes = output_shapes(release)
     for name in release.golden.outputs:
         expected = _array(files[f"golden_{name}.npy"], release.version) * step
-        shape = (len(inputs), 3, *release.grid.shape)
+        shape = (len(inputs), *shapes[name])
         if expected.shape != shape or found[name].shape != shape:
             msg = (
                 f"release {release.version}: {name} has shape {found[name].shape}, "
-                f"its golden examples {expected.shape}, its grid asks for {shape}"
+                f"its golden examples {expected.shape}, its manifest asks for {shape}"
             )
             raise GoldenMismatch(msg, version=release.version, output=name)
         worst = float(np.abs(found[name] - expected).max())

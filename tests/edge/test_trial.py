@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent import shadow
+from edge_agent.columns import Columns
 from edge_agent.contracts.errors import ReleaseError
 from edge_agent.contracts.observation import PredictionRecord, Reading
 from edge_agent.measured import Pairs
@@ -100,17 +101,23 @@ class Model:
         return {"wind": wind, "wind_std": np.ones_like(wind)}
 
 
+WIND = Columns(("wind_speed", "wind_from_direction"))
+
+
 @pytest.fixture
 def beside(monkeypatch):
     monkeypatch.setattr(shadow.time, "perf_counter", lambda: Model.now)
 
-    def make(model, other, columns=("wind_speed", "wind_from_direction"), wanted=None):
+    def make(model, other, columns=WIND, wanted=None):
         def slot(model, columns):
             return SimpleNamespace(
                 version=1,
                 model=model,
                 columns=columns,
-                limits=((0.0, 15.0), (0.0, 360.0))[: len(columns)],
+                sensing=SimpleNamespace(
+                    inside=[(None, i) for i, n in enumerate(columns.names) if n in ("in_a", "in_b")]
+                ),
+                limits=((0.0, 15.0), (0.0, 360.0), *[(-1.0, 10.0)] * 5)[: len(columns.names)],
                 release=SimpleNamespace(grid="grid"),
                 sensor_names=("middle", "corner"),
                 sensor_weights=np.full((8, 2), 1 / 8, np.float32),
@@ -156,11 +163,12 @@ def test_measurements_show_whose_error_is_larger(beside):
 
 def test_columns_are_found_by_name_or_nothing_is_compared(beside):
     other = Model()
-    turned = beside(other, Model(), wanted=("wind_from_direction", "wind_speed"))
+    turned = beside(other, Model(), wanted=Columns(("wind_from_direction", "wind_speed")))
     assert turned.possible
     turned.row([4.0, 270.0])
     assert other.inputs == [[[270.0, 4.0]]]
-    assert not beside(Model(), Model(), wanted=("wind_speed", "air_temperature")).possible
+    strange = Columns(("wind_speed", "air_temperature"))
+    assert not beside(Model(), Model(), wanted=strange).possible
 
 
 def record(**changes):

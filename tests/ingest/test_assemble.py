@@ -4,9 +4,11 @@ from hypothesis import strategies as st
 from edge_agent.contracts.observation import Reading
 from edge_agent.ingest import assemble
 from edge_agent.ingest.assemble import Assembler
+from edge_agent.sensing import Sources
 from edge_agent.settings import IngestSettings
 
-SOURCES = frozenset({("mast", "wind_speed"), ("mast", "wind_from_direction")})
+MAST = frozenset({("mast", "wind_speed"), ("mast", "wind_from_direction")})
+SOURCES = Sources(MAST)
 MINUTE = 60_000_000
 
 
@@ -47,7 +49,7 @@ def test_the_newest_of_several_is_used_and_older_ones_never():
 def test_other_sensors_and_no_release_give_no_set():
     a = assembler()
     assert a.add([speed(0, sensor="wu30"), direction(0)], SOURCES, 0.0) is None
-    assert a.add([speed(0), direction(0)], frozenset(), 0.0) is None
+    assert a.add([speed(0), direction(0)], Sources(), 0.0) is None
 
 
 def test_the_last_value_stands_in_for_a_missing_sensor_for_a_while():
