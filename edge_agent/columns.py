@@ -143,6 +143,8 @@ def as_given(
     InvalidInput
         As `as_rows`.
     """
+    if type(inputs) is np.ndarray and inputs.shape[-1:] == (len(columns.names),):
+        return as_rows(inputs, columns, max_batch), columns.names
     rows, given = _converted(inputs, columns, None)
     if rows.ndim == 1:
         rows = rows[None]
