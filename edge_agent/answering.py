@@ -176,11 +176,11 @@ class Answering:
             for value, (low, high) in zip(first, slot.limits, strict=True):
                 if not low <= value <= high:
                     outside = _OUTSIDE
-            for name, limit in slot.diagnostic_limits:
-                if not found[name][0] <= limit:  # also when it is NaN
-                    outside = _OUTSIDE
+            if slot.diagnostic_limits and _beyond(slot, found).any():
+                outside = _OUTSIDE
         else:
-            outside = _outside(slot, rows, found)
+            outside = np.any((rows < slot.minimum) | (rows > slot.maximum), axis=1)
+            outside |= _beyond(slot, found)
         staleness = None
         if newest is not None and slot.data_until is not None:
             staleness = newest[0] - slot.data_until
@@ -202,9 +202,9 @@ class Answering:
         )
 
 
-def _outside(slot: Slot, rows: np.ndarray, found: dict[str, np.ndarray]) -> np.ndarray:
-    """Return which rows are out of range, (batch,) bool."""
-    outside: np.ndarray = np.any((rows < slot.minimum) | (rows > slot.maximum), axis=1)
+def _beyond(slot: Slot, found: dict[str, np.ndarray]) -> np.ndarray:
+    """Return of which rows a diagnostic is beyond its limit or not a number, (batch,) bool."""
+    beyond = np.zeros(len(found["wind"]), bool)
     for name, limit in slot.diagnostic_limits:
-        outside |= ~(found[name] <= limit)
-    return outside
+        beyond |= ~(found[name] <= limit)
+    return beyond

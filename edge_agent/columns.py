@@ -114,16 +114,16 @@ def as_rows(
         rows = inputs  # what callers in a hurry send: nothing to convert
     else:
         rows, given = _converted(inputs, columns, given)
-    if rows.ndim == 1:
-        rows = rows[None]
-    names = columns.names
-    if given is not None or rows.ndim != 2 or rows.shape[1] != len(names) or not len(rows):
+    shape, names = rows.shape, columns.names
+    if len(shape) == 1:
+        rows, shape = rows[None], (1, *shape)
+    if given is not None or len(shape) != 2 or shape[1] != len(names) or not shape[0]:
         rows = columns.completed(rows, _given(rows, columns, given))
-    if len(rows) > max_batch:
+    if shape[0] > max_batch:
         msg = f"batch of {len(rows)}; at most {max_batch} in one request"
-        raise InvalidInput(msg, shape=rows.shape)
+        raise InvalidInput(msg, shape=shape)
     # Singles cannot overflow a sum of doubles: it is finite if and only if all of them are.
-    total = sum(rows[0].tolist()) if len(rows) == 1 else float(rows.sum(dtype=np.float64))
+    total = sum(rows[0].tolist()) if shape[0] == 1 else float(rows.sum(dtype=np.float64))
     if not math.isfinite(total):
         row, column = np.argwhere(~np.isfinite(rows))[0]
         msg = f"input {names[column]!r} of row {row} is not a finite float32"
