@@ -87,8 +87,14 @@ class Columns(NamedTuple):
     def told(self, given: Sequence[str]) -> str:
         """Return all columns in order as text, with ``=VALUE`` where a default was taken."""
         return ",".join(
-            name if name in given else f"{name}={self.defaults[name]!r}" for name in self.names
+            name if name in given else f"{name}={shortest(self.defaults[name])!r}"
+            for name in self.names
         )
+
+
+def shortest(value: float) -> float:
+    """Return the number with the fewest digits that is the same single: 1.4, not 1.39999998."""
+    return float(str(np.float32(value)))
 
 
 def as_rows(

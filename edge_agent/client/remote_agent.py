@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from edge_agent.calls.contract import issued_at, new_request_id
 from edge_agent.client.connections import Connections, Reply
 from edge_agent.client.http import HttpTransport
@@ -130,8 +132,7 @@ class RemoteAgent:
         """
         if request_id is not None:
             issued_at(request_id)
-        name, columns = self._model()
-        rows, given = as_given(inputs, columns, MAX_BATCH)
+        name, rows, given = self._rows(inputs)
         try:
             return self._over.predict(rows, given, name, version=version, request_id=request_id)
         except InvalidInput:
@@ -279,6 +280,17 @@ class RemoteAgent:
             msg = f"{self.address}: this needs a socket or HTTP address; Globus Compute is no way"
             raise ProtocolError(msg, status=405)
         return self._http
+
+    def _rows(self, inputs: Inputs) -> tuple[str, np.ndarray, tuple[str, ...]]:
+        """Return the model's name, and inputs as they are sent."""
+        if self._known is not None:
+            name, columns = self._known
+            try:
+                return name, *as_given(inputs, columns, MAX_BATCH)
+            except InvalidInput:
+                self._known = None  # as below
+        name, columns = self._model()
+        return name, *as_given(inputs, columns, MAX_BATCH)
 
     def _model(self) -> tuple[str, Columns]:
         if self._known is None:

@@ -6,11 +6,15 @@ out can be filled, and that readings give what callers must.
 
 from __future__ import annotations
 
+import numpy as np
+
 from edge_agent.contracts.features import SILENT, sensor_column
 from edge_agent.contracts.release import FIELD_DIMS, ROW_DIMS, Release
 
 #: Outputs that every release has; all others are diagnostics.
 FIELDS = ("wind", "wind_std")
+#: Largest input that a model can be given.
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def problem_of(release: Release) -> str | None:
@@ -41,6 +45,8 @@ def _inputs(release: Release) -> str | None:
     required = [name for name in names if name not in defaults]
     if names[: len(required)] != required:
         return "an input with a default stands before one without"
+    if large := [name for name, value in defaults.items() if abs(value) > LARGEST]:
+        return f"the default of {large[0]!r} is no single-precision number"
     mapped = [name for name, _ in release.feature_map.columns]
     if missing := [name for name in mapped if name not in names]:
         return f"its feature map gives {missing[0]!r}, which is none of its inputs"

@@ -101,6 +101,16 @@ class TestLeftOut:
         publish(agent, 2, state=STATE | {"screen_loss_factor": 2.0})
         assert tcp.predict(WEST).inputs[0, 2] == 2.0, "and not the one that it knew first"
 
+    def test_a_client_learns_that_a_new_release_takes_more(self, served):
+        agent, tcp, _, _ = served
+        make_release(agent.config.repository, 1)
+        agent.pull().result(20)
+        tcp.predict(WEST)
+        publish(agent, 2)
+        assert tcp.predict(WEST).inputs.shape == (1, 6)
+        assert tcp.predict(WEST | {"tear_width": 2.0}).inputs[0, 3] == 2.0
+        assert tcp.predict(WHOLE).version == 2
+
 
 class TestDiagnostics:
     def test_come_with_each_row_and_beyond_their_limits_flag_it(self, predict):
@@ -193,8 +203,8 @@ class TestProtocol:
         assert told == (
             None
             if width == 6
-            else f"wind_speed,wind_from_direction,screen_loss_factor={float(np.float32(1.4))!r},"
-            "tear_width=0.0,middle_wind_speed=-1.0,corner_wind_speed=-1.0"
+            else "wind_speed,wind_from_direction,screen_loss_factor=1.4,tear_width=0.0,"
+            "middle_wind_speed=-1.0,corner_wind_speed=-1.0"
         )
 
     def test_a_diagnostic_alone_may_be_asked_for(self, client):
@@ -243,7 +253,7 @@ class TestProtocol:
         found = serving.status()
         assert found["columns"] == NAMES
         assert found["defaults"] == {
-            "screen_loss_factor": float(np.float32(1.4)),
+            "screen_loss_factor": 1.4,
             "tear_width": 0.0,
             "middle_wind_speed": -1.0,
             "corner_wind_speed": -1.0,
@@ -405,6 +415,7 @@ def test_a_manifest_whose_parts_do_not_fit_is_refused_with_the_reason(tmp_path):
     wind_speed, direction, *others = release.inputs
     loss, middle = others[0], others[2]
     bare = loss.model_copy(update={"default": None})
+    vast = loss.model_copy(update={"default": 1e39})
     loud = middle.model_copy(update={"default": 0.0})
     wind_, _, distance, _ = release.outputs
     reasons = {
@@ -412,6 +423,7 @@ def test_a_manifest_whose_parts_do_not_fit_is_refused_with_the_reason(tmp_path):
         "stands before": {"inputs": (wind_speed, loss, direction, *others[1:])},
         "is none of its inputs": {"inputs": release.inputs[:-1]},
         "neither from readings": {"inputs": (wind_speed, direction, bare, *others[1:])},
+        "single-precision": {"inputs": (wind_speed, direction, vast, *others[1:])},
         "first inputs must be": {"inputs": (direction, wind_speed, *others)},
         "must be -1: silence": {"inputs": (*release.inputs[:4], loud, release.inputs[5])},
         "must be the same": {"outputs": release.outputs[:3]},
