@@ -71,11 +71,11 @@ class Inference:
         body = decoded_body(request, self._max_body)
         asked = decode_infer(body, headers.get(_HEADER), slot.outputs)
         columns, given = slot.columns, asked.columns
-        whole = asked.inputs.shape[-1] == len(columns.names)
-        if whole and given == columns.names:
+        partial = columns.defaults and asked.inputs.shape[-1] != len(columns.names)
+        if given == columns.names and not partial:
             given = None
         rows = as_rows(asked.inputs, columns, self._max_batch, given)
-        told = None if whole else columns.told(given or columns.required)
+        told = columns.told(given or columns.required) if partial else None
         return Job(slot, asked, rows, told, began, time.perf_counter())
 
     def alone(self, job: Job) -> Response:
