@@ -14,7 +14,8 @@ apart (`edge_agent.sensing.Sources`). Rules:
 5. Interior sensors alone ask for no prediction: such a set waits for the needed readings until a
    newer one is used.
 6. An interior sensor that is missing from sets over more than ``hold_seconds`` of data time is
-   given up: no set waits for it until it is heard again.
+   given up: no set waits for it until a reading of it belongs to one again, be it too late. A clock
+   that is wrong by more than ``TOGETHER`` makes a sensor miss every set.
 
 A stuck reading counts as missing.
 """
@@ -75,6 +76,8 @@ class Assembler:
         self._pending: list[_Pending] = []
         self._good: dict[Source, _Good] = {}
         self._silent_since: dict[Source, int] = {}
+        self._spoke: dict[Source, int] = {}
+        """Newest instant of a set that a reading of an interior sensor belongs to."""
         self._used: int | None = None
         self.missing = 0
         """Sets that nothing was predicted from, for a quantity was missing too long."""
@@ -96,16 +99,17 @@ class Assembler:
         """
         for reading, instant, usable in readings:
             source = (reading.sensor, reading.quantity)
-            needed = source in sources.needed
-            if not needed and not (usable and source in sources.optional):
-                continue
-            pending = self._at(instant, sources)
-            if needed and pending is not None and pending.since is None:
-                pending.since = now
-            if usable:
-                self._heard(source, reading, instant)
-                if pending is not None:
-                    (pending.readings if needed else pending.inside).setdefault(source, reading)
+            if source in sources.needed:
+                pending = self._at(instant, sources)
+                if pending is not None and pending.since is None:
+                    pending.since = now
+                if usable:
+                    self._add_good(source, reading, instant, pending)
+            elif source in sources.optional and usable:
+                self._add_inside(source, reading, instant, sources)
+        for one in self._pending:
+            if one.since is not None:
+                self._note_spoken(one.inside, one.instant)
         complete = [p for p in self._pending if self._complete(p, sources)]
         if not complete:
             return None
@@ -126,11 +130,21 @@ class Assembler:
             self.missing += 1
         return None
 
-    def _heard(self, source: Source, reading: Reading, instant: int) -> None:
+    def _add_good(
+        self, source: Source, reading: Reading, instant: int, pending: _Pending | None
+    ) -> None:
         known = self._good.get(source)
         if known is None or known.instant <= instant:
             self._good[source] = _Good(instant, reading)
-        self._silent_since.pop(source, None)
+        if pending is not None:
+            pending.readings.setdefault(source, reading)
+
+    def _add_inside(self, source: Source, reading: Reading, instant: int, sources: Sources) -> None:
+        pending = self._at(instant, sources)
+        if pending is not None:
+            pending.inside.setdefault(source, reading)
+        elif self._used is not None and instant >= self._used - TOGETHER:
+            self._note_spoken((source,), self._used)  # too late for the set that it belongs to
 
     def _complete(self, pending: _Pending, sources: Sources) -> bool:
         if not sources.needed or not pending.readings.keys() >= sources.needed:
@@ -146,9 +160,14 @@ class Assembler:
 
     def _note_silent(self, pending: _Pending, sources: Sources) -> None:
         for source in sources.optional - pending.inside.keys():
-            good = self._good.get(source)
-            if good is None or good.instant <= pending.instant:
+            if self._spoke.get(source, pending.instant) <= pending.instant:
                 self._silent_since.setdefault(source, pending.instant)
+
+    def _note_spoken(self, inside: Iterable[Source], instant: int) -> None:
+        for source in inside:
+            self._spoke[source] = max(instant, self._spoke.get(source, instant))
+            if self._silent_since.get(source, instant) <= instant:
+                self._silent_since.pop(source, None)
 
     def _stand_ins(self, pending: _Pending, sources: Sources) -> dict[Source, Reading] | None:
         held = {}

@@ -198,15 +198,25 @@ class TestInteriorSensors:
                 assert a.due(HOUSE, now + 5.0).instant == at
         assert waited == [True, True, True, True, False, False]
         # Too late for this set, and waited for again.
-        assert a.add([inside("b", 50 * MINUTE)], HOUSE, 501.0) is None
+        assert a.add([inside("b", 50 * MINUTE - 400_000)], HOUSE, 501.0) is None
         assert a.add([*mast(60 * MINUTE), inside("a", 60 * MINUTE)], HOUSE, 600.0) is None
         assert sensors(a.add([inside("b", 60 * MINUTE)], HOUSE, 601.0)) == ["a", "b"]
 
-    def test_a_reading_that_has_come_for_a_later_set_is_no_silence(self):
+    def test_who_has_spoken_for_a_later_set_is_not_given_up_for_an_earlier_one(self):
         a = assembler(hold_seconds=1)
-        a.add([*mast(0), inside("a", 0), inside("b", 10 * MINUTE)], HOUSE, 0.0)
-        assert sensors(a.due(HOUSE, 5.0)) == ["a"]
+        later = [speed(10 * MINUTE), inside("b", 10 * MINUTE)]
+        a.add([*mast(0), inside("a", 0), *later], HOUSE, 0.0)
+        a.due(HOUSE, 5.0)
         assert a._silent_since == {}
+
+    def test_one_whose_clock_is_wrong_is_given_up_too(self):
+        a = assembler(wait_seconds=5, hold_seconds=60)
+        for minute in range(0, 40, 10):
+            at = minute * MINUTE
+            skewed = inside("b", at + 30_000_000)
+            found = a.add([*mast(at), inside("a", at), skewed], HOUSE, 60.0 * minute)
+            assert (found is None) == (minute == 0)
+            a.due(HOUSE, 60.0 * minute + 5)
 
     def test_a_fast_replay_does_not_stand_still_for_a_dead_one(self):
         """More sets come within the wait than may wait."""
