@@ -10,7 +10,6 @@ import pytest
 from edge_agent.agent import EdgeAgent
 from edge_agent.client import RemoteAgent
 from edge_agent.contracts.errors import NoSuchRelease, ProtocolError, ReleaseError
-from edge_agent.contracts.features import SILENT
 from edge_agent.contracts.repository import Index
 from edge_agent.field import FieldServices
 from edge_agent.journal import Journal
@@ -19,7 +18,7 @@ from edge_agent.settings import PromotionSettings
 from .conftest import listening, wait_until, wind
 from .device import Clock
 from .owner import Owner
-from .releases import INSIDE, NAME, STATE, expected_wind, make_release, model_bytes
+from .releases import NAME, expected_wind, make_release, model_bytes
 
 WEST = [[4.0, 270.0]]
 CALM = [[0.5, 270.0]]
@@ -153,66 +152,6 @@ def test_measurements_in_the_house_refuse_what_no_score_would(config, clock):
         assert look(agent) == 1
         assert reasons(agent) == {2: "accuracy"}
         field.close()
-
-
-def test_a_release_with_sensors_is_measured_by_what_it_knew_before_them(config, clock):
-    """A model that repeats what it is told would win every comparison with its own inputs."""
-    make_release(config.repository, 1)
-    with EdgeAgent(config, clock=clock) as agent:
-        look(agent)
-        make_release(config.repository, 2, bias=0.4, inside=INSIDE)
-        look(agent)
-        field = FieldServices(agent)
-        for minute in range(10):
-            readings = wind(f"2016-06-01T00:{minute:02}:00", 9.0, 270.0)
-            prediction = agent.predict_readings(readings)
-            inside = [
-                readings[0]._replace(sensor=name, value=s.wind_speed)
-                for name, s in prediction.sensors.items()
-            ]
-            good, _ = agent.check_readings([*readings, *inside])
-            agent.observe(good, agent.predict_checked(good))
-        field.side.look()
-        slot = agent.promotion.slots.candidate
-        ran = []
-        run = slot.model.run
-        slot.model.run = lambda rows: ran.append(rows.tolist()) or run(rows)
-        assert look(agent) == 1
-        assert reasons(agent) == {2: "accuracy"}
-        assert all(row[2:] == [SILENT, SILENT] for rows in ran for row in rows)
-        field.close()
-
-
-def test_a_moved_state_goes_the_way_of_any_release_and_is_judged_with_its_own(config, clock):
-    state = {"screen_loss_factor": 1.0}
-    make_release(config.repository, 1, state=state)
-    with EdgeAgent(config, clock=clock) as agent:
-        look(agent)
-        make_release(config.repository, 2, state={"screen_loss_factor": 19.0})
-        look(agent)
-        ask(agent, [[4.0, 1.0]])
-        assert look(agent) == 1
-        assert reasons(agent) == {2: "disagreement"}
-        make_release(config.repository, 3, state={"screen_loss_factor": 1.1})
-        look(agent)
-        ask(agent, [[4.0, 1.0]])
-        assert look(agent) == 3
-        assert agent.predict([[4.0, 1.0]]).inputs[0, 2] == np.float32(1.1)
-
-
-def test_a_release_of_other_columns_is_compared_all_the_same(agent, config):
-    make_release(config.repository, 2, state=STATE, inside=INSIDE, limits={}, bias=-0.6)
-    look(agent)
-    ask(agent, WEST, 4)
-    assert look(agent) == 1
-    assert state(agent).shadow.compared == 4
-    ask(agent, WEST, 1)
-    assert look(agent) == 2
-    make_release(config.repository, 3)
-    look(agent)
-    ask(agent, WEST, 4)
-    look(agent)
-    assert state(agent).shadow.compared == 4
 
 
 def test_a_release_that_fails_while_it_soaks_is_rolled_back_by_itself(agent, config):
