@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from edge_agent import globus_cli
-from edge_agent.contracts.errors import RbfError
+from edge_agent.contracts.errors import InvalidInput, RbfError
 
 DEFAULT_CONFIG = Path("configs/edge/local.toml")
 RECORD = Path("data/weather/mast_10min.csv")
@@ -98,6 +98,10 @@ def predict(
     wind_from_direction: Annotated[
         float, typer.Option(help="Where the wind comes from, degrees clockwise from north.")
     ],
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="NAME=VALUE of a further input; else its default is taken."),
+    ] = None,
     config: Config = DEFAULT_CONFIG,
     address: Where = None,
     token_file: TokenFile = None,
@@ -106,6 +110,7 @@ def predict(
 ) -> None:
     """Ask a running agent for the airflow in the house."""
     inputs = {"wind_speed": wind_speed, "wind_from_direction": wind_from_direction}
+    inputs |= dict(map(_input, more or ()))
     with _agent(config, address, token_file, ca_file) as agent:
         found = agent.predict(inputs)
     speed = np.sqrt((found.wind[0] ** 2).sum(axis=0))
@@ -116,6 +121,7 @@ def predict(
         "wind_std_mean": float(found.wind_std[0].mean()),
         "interval_factor": found.interval_factor,
         "out_of_range": bool(found.out_of_range[0]),
+        "diagnostics": {name: float(values[0]) for name, values in found.diagnostics.items()},
         "staleness_seconds": found.staleness_seconds,
         "data_time": found.data_time,
     }
@@ -124,9 +130,10 @@ def predict(
         typer.echo(msgspec.json.encode({**summary, **field}))
         return
     flag = "  (outside the trained range)" if summary["out_of_range"] else ""
+    said = "".join(f", {name} {value:.2f}" for name, value in summary["diagnostics"].items())
     typer.echo(
         f"release {found.version}: mean {speed.mean():.2f} m/s, max {speed.max():.2f} m/s, "
-        f"mean deviation {found.wind_std[0].mean():.2f} m/s in the house{flag}"
+        f"mean deviation {found.wind_std[0].mean():.2f} m/s in the house{said}{flag}"
     )
 
 
@@ -263,6 +270,15 @@ def _address(config: Path, address: str | None) -> str:
     if address is not None:
         return address
     return f"unix:{AgentConfig.from_toml(config).socket_path}"
+
+
+def _input(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        msg = f"--input {text!r} is not NAME=VALUE with a number"
+        raise InvalidInput(msg, name=name) from None
 
 
 def _serves(version: int | None) -> str:

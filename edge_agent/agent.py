@@ -1,7 +1,6 @@
 """The agent in one process: releases fetched and swapped on threads of their own, and predictions.
 
-`EdgeAgent.predict` reads one reference and takes no lock; everything slow happens on
-threads of their own.
+How it answers is in `edge_agent.answering`.
 """
 
 from __future__ import annotations
@@ -9,30 +8,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from datetime import datetime
 from typing import Any, Self
 
-import numpy as np
 import structlog
 
+from edge_agent.answering import Answering, Checked
 from edge_agent.calls.settle import settle
 from edge_agent.changes import Changes
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.commands import Commands
 from edge_agent.config import AgentConfig
-from edge_agent.contracts.errors import (
-    InvalidReading,
-    NotReady,
-    ReleaseError,
-)
+from edge_agent.contracts.errors import InvalidReading
 from edge_agent.contracts.observation import Reading, check_reading
 from edge_agent.inventory import release_status
 from edge_agent.journal import Journal
 from edge_agent.metrics import Counters
-from edge_agent.prediction import Inputs, Prediction, as_rows, instant
+from edge_agent.prediction import Prediction, instant
 from edge_agent.process import hold_state, resident_bytes
 from edge_agent.promotion import Promotion
-from edge_agent.slots import Slot, Slots, at_sensors
+from edge_agent.slots import Slot, Slots
 from edge_agent.spool import Kept, Spool, SpooledReading
 from edge_agent.trials import Trials
 from edge_agent.updates.poller import Poller
@@ -41,17 +35,11 @@ from edge_agent.updates.store import clear_incoming
 
 log = structlog.get_logger(__name__)
 
-#: A reading that can be used, with its data time.
-Checked = tuple[Reading, datetime]
 #: Called with readings and, where the release needs them, the prediction made from them.
 Observer = Callable[[Sequence[Checked], Prediction | None], None]
 
-# The flags of a single row, shared by all answers.
-_INSIDE, _OUTSIDE = np.zeros(1, bool), np.ones(1, bool)
-_INSIDE.flags.writeable = _OUTSIDE.flags.writeable = False
 
-
-class EdgeAgent(Commands):
+class EdgeAgent(Commands, Answering):
     """Serves a site's newest good release.
 
     Parameters
@@ -75,12 +63,11 @@ class EdgeAgent(Commands):
         self.started_at = self.clock.now()
         self.source: ReleaseSource = source or make_source(config, self.clock)
         """Where releases come from."""
-        self._slots: Slots
         self._spool: Spool
         self._lock_file: int | None = None
         self._running = False
-        self._newest: tuple[float, str] | None = None
-        self._last_staleness: float | None = None
+        self._newest = None
+        self._last_staleness = None
         self.after_swap: Callable[[], None] = lambda: None
         """Called on the changes' thread after each swap; to be set before `start`."""
         self.observers: list[Observer] = []
@@ -147,11 +134,6 @@ class EdgeAgent(Commands):
         """The readings on disk; for those that send them on."""
         return self._spool
 
-    def sources(self) -> frozenset[tuple[str, str]]:
-        """Return the (sensor, quantity) that the active release needs; none before the first."""
-        active = self._slots.pair.active
-        return frozenset() if active is None else active.sources
-
     @property
     def versions(self) -> list[int]:
         """The loaded versions: the active one, the previous one, the candidate."""
@@ -171,88 +153,6 @@ class EdgeAgent(Commands):
     def last_staleness(self) -> float | None:
         """Of the last answer, s."""
         return self._last_staleness
-
-    def slot(self, version: int | None = None) -> Slot:
-        """Return the active slot, or the loaded one of a version.
-
-        Raises
-        ------
-        NotReady
-            If no release is loaded.
-        NoSuchRelease
-            If that version is neither active nor previous.
-        """
-        active = self._slots.pair.active
-        if active is None:
-            msg = f"no release of {self.config.name!r} is loaded yet; try again later"
-            raise NotReady(msg, name=self.config.name)
-        return active if version is None else self._slots.find(version)
-
-    def predict(
-        self, inputs: Inputs, *, version: int | None = None, slot: Slot | None = None
-    ) -> Prediction:
-        """Predict the wind in the house.
-
-        Parameters
-        ----------
-        inputs : mapping or array
-            Name to value (or to a column of values); or an array (n,) or (batch, n) in the
-            release's order and units.
-        version : int, optional
-            A loaded version other than the active one.
-        slot : Slot, optional
-            What `slot` gave, for a caller that has looked at it.
-
-        Raises
-        ------
-        InvalidInput
-            For NaN or infinity, a wrong shape, an unknown or missing name.
-        NotReady
-            Before the first release.
-        NoSuchRelease
-            If `version` is not loaded.
-        """
-        slot = slot or self.slot(version)
-        rows = as_rows(inputs, slot.columns, self.config.max_batch)
-        return self._answer(slot, rows, self._newest)
-
-    def predict_rows(self, slot: Slot, rows: np.ndarray) -> Prediction:
-        """Predict from rows that `as_rows` has checked; see `predict`."""
-        return self._answer(slot, rows, self._newest)
-
-    def predict_readings(self, readings: Sequence[Reading]) -> Prediction:
-        """Predict from one instant's (or window's) readings; says the wind at each sensor too.
-
-        Raises
-        ------
-        InvalidReading
-            If a reading cannot be used.
-        InvalidInput
-            If a reading that the release's feature map needs is missing.
-        NotReady
-            Before the first release.
-        """
-        return self.predict_checked([(r, check_reading(r)) for r in readings])
-
-    def predict_checked(self, readings: Sequence[Checked]) -> Prediction:
-        """Predict from readings already checked, with their data times."""
-        slot = self.slot()
-        values: dict[str, list[float]] = {}
-        newest: tuple[float, str] | None = None
-        for reading, time in readings:
-            if (reading.sensor, reading.quantity) in slot.sources:
-                values.setdefault(reading.quantity, []).append(reading.value)
-                at = instant(time)
-                if newest is None or at > newest[0]:
-                    newest = (at, reading.time)
-        row = slot.release.feature_map.from_readings(values)[None]
-        prediction = self._answer(slot, row, newest)
-        prediction.sensors.update(at_sensors(slot, prediction))
-        return prediction
-
-    def needs(self, readings: Sequence[Reading]) -> bool:
-        """Whether any of the readings is one that the active release predicts from."""
-        return any((r.sensor, r.quantity) in self.slot().sources for r in readings)
 
     def check_readings(
         self, readings: Sequence[Reading]
@@ -321,42 +221,6 @@ class EdgeAgent(Commands):
             "rss_bytes": resident_bytes(),
             **{name: section() for name, section in self.sections.items()},
         }
-
-    def _answer(self, slot: Slot, rows: np.ndarray, newest: tuple[float, str] | None) -> Prediction:
-        live = slot.live
-        try:
-            found = slot.model.run(rows)
-        except ReleaseError:
-            live.failed += len(rows) == 1  # of a large batch, the memory may be to blame
-            raise
-        first = rows[0].tolist()
-        if live.rows is not None:
-            live.rows.append(first)
-        if len(rows) == 1:
-            outside = _INSIDE
-            for value, (low, high) in zip(first, slot.limits, strict=True):
-                if not low <= value <= high:
-                    outside = _OUTSIDE
-        else:
-            outside = np.any((rows < slot.minimum) | (rows > slot.maximum), axis=1)
-        staleness = None
-        if newest is not None and slot.data_until is not None:
-            staleness = newest[0] - slot.data_until
-        self._last_staleness = staleness
-        counters = self.counters
-        counters.answered += 1
-        counters.out_of_range += outside is not _INSIDE and bool(outside.any())
-        return Prediction(
-            version=slot.version,
-            wind=found["wind"],
-            wind_std=found["wind_std"],
-            out_of_range=outside,
-            staleness_seconds=staleness,
-            interval_factor=slot.interval_factor,
-            data_time=None if newest is None else newest[1],
-            wall_time=self.clock.now(),
-            inputs=rows,
-        )
 
     def _restore(self) -> None:
         """Load what should serve, and make what changes it; the threads are still to be started."""

@@ -40,8 +40,10 @@ def batch_size(waiting: int, cost: Cost, objective: float) -> int:
         Longest time that a request may wait for a run.
     """
     size = waiting
+    if cost.first > objective:
+        return 1
     if cost.of(size) > objective:
-        size = int((objective - cost.first) / cost.each) + 1 if cost.each else 1
+        size = int((objective - cost.first) / cost.each) + 1
     if size < 2 or cost.of(size) > (size + 1) / 2 * cost.first:
         return 1
     return size

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from edge_agent.columns import Columns, shortest
 from edge_agent.lifecycle import State
 from edge_agent.promotion import Promotion
 from edge_agent.settings import PromotionSettings
@@ -47,7 +48,8 @@ def release_status(promotion: Promotion, settings: PromotionSettings) -> dict[st
         "active": None if active is None else active.version,
         "previous": None if previous is None else previous.version,
         "candidate": state.candidate,
-        "columns": None if active is None else list(active.columns),
+        "columns": None if active is None else list(active.columns.names),
+        "defaults": None if active is None else _defaults(active.columns),
         "held": state.held,
         "pinned": state.pinned,
         "hold": state.hold,
@@ -56,6 +58,10 @@ def release_status(promotion: Promotion, settings: PromotionSettings) -> dict[st
         "trials": _trials(state, settings),
         "swaps": [msgspec.structs.asdict(s) for s in list(promotion.journal.swaps)],
     }
+
+
+def _defaults(columns: Columns) -> dict[str, float]:
+    return {name: shortest(value) for name, value in columns.defaults.items()}
 
 
 def _trials(state: State, settings: PromotionSettings) -> dict[str, Any]:

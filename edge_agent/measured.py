@@ -34,7 +34,7 @@ class Pairs:
 
     def prediction(self, record: PredictionRecord, instant: int) -> None:
         """Take what was predicted from the readings of a data time, us."""
-        if record.sensors and not record.degraded:
+        if record.sensors and not record.stand_ins:
             self._add(instant, record, {})
 
     def _add(self, instant: int, record: PredictionRecord | None, speeds: dict[str, float]) -> None:

@@ -179,7 +179,8 @@ class IngestSettings(Section):
     """So many equal values of a sensor in a row, and it counts as stuck; see docs/observations.md
     for the longest runs of the mast record."""
     hold_seconds: Seconds = 1800.0
-    """How long the last value of a missing or stuck sensor stands in for it in data time, s."""
+    """How long the last value of a missing or stuck sensor of the mast stands in for it, and an
+    interior sensor that is missing is waited for in each set, in data time, s."""
     wait_seconds: Seconds = 5.0
     """How long an incomplete set of readings waits for the rest, wall time, s."""
 

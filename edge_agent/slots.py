@@ -7,7 +7,6 @@ decided, and put on the disk before the swap, by `edge_agent.promotion`.
 
 from __future__ import annotations
 
-import io
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -19,11 +18,14 @@ import structlog
 
 from edge_agent.batching import Cost, fitted
 from edge_agent.clock import Clock
-from edge_agent.contracts.errors import GoldenMismatch, NoSuchRelease, ReleaseError
+from edge_agent.columns import Columns
+from edge_agent.contracts.errors import NoSuchRelease, ReleaseError
 from edge_agent.contracts.geometry import interpolation_weights
 from edge_agent.contracts.release import Release
+from edge_agent.golden import check_golden, output_shapes
 from edge_agent.inference import Model, load_model
-from edge_agent.prediction import Prediction, SensorWind, instant
+from edge_agent.prediction import SensorWind, instant
+from edge_agent.sensing import Sensing
 from edge_agent.updates.store import StoredRelease, read_stored
 
 log = structlog.get_logger(__name__)
@@ -55,20 +57,22 @@ class Slot:
     """Ready to run."""
     cost: Cost
     """What a run costs."""
-    columns: tuple[str, ...]
-    """Names of the inputs, in order."""
-    column_list: list[str]
-    """The same, as a list."""
+    columns: Columns
+    """The inputs, in order."""
     outputs: tuple[str, ...]
     """Names of the outputs, in order."""
+    diagnostics: tuple[str, ...]
+    """Those that are one number a row."""
+    diagnostic_limits: tuple[tuple[str, float], ...]
+    """Of diagnostics, by name: beyond it an answer counts as out of range."""
     minimum: np.ndarray
     """(n,) float32: lower ends of the trained range."""
     maximum: np.ndarray
     """(n,) float32: upper ends."""
     limits: tuple[tuple[float, float], ...]
     """The same, as pairs."""
-    sources: frozenset[tuple[str, str]]
-    """(sensor, quantity) of the readings that the feature map needs."""
+    sensing: Sensing
+    """How readings become inputs."""
     sensor_names: tuple[str, ...]
     """Interior sensors."""
     sensor_weights: np.ndarray
@@ -118,10 +122,8 @@ def load(stored: StoredRelease, *, now: float, warm_up_runs: int, objective: flo
         If the model cannot be loaded or does not fit its manifest.
     """
     release = stored.release
-    shape = (3, *release.grid.shape)
-    model = load_model(
-        stored.files["model.onnx"], len(release.inputs), {o.name: shape for o in release.outputs}
-    )
+    columns = Columns.of(release.inputs)
+    model = load_model(stored.files["model.onnx"], len(columns.names), output_shapes(release))
     inputs = check_golden(stored, model)
     for _ in range(warm_up_runs):
         model.run(np.ascontiguousarray(inputs[:1]))
@@ -137,13 +139,14 @@ def load(stored: StoredRelease, *, now: float, warm_up_runs: int, objective: flo
         manifest=stored.ref.manifest.sha256,
         model=model,
         cost=cost,
-        columns=tuple(v.name for v in release.inputs),
-        column_list=[v.name for v in release.inputs],
+        columns=columns,
         outputs=tuple(o.name for o in release.outputs),
+        diagnostics=tuple(o.name for o in release.outputs if o.diagnostic),
+        diagnostic_limits=_diagnostic_limits(release),
         minimum=minimum,
         maximum=maximum,
         limits=tuple(zip(minimum.tolist(), maximum.tolist(), strict=True)),
-        sources=frozenset((s.sensor, s.quantity) for s in release.feature_map.sources),
+        sensing=Sensing.of(release.feature_map, columns),
         sensor_names=tuple(s.name for s in release.sensors),
         sensor_weights=np.ascontiguousarray(
             interpolation_weights(release.grid, points).T, dtype=np.float32
@@ -175,42 +178,23 @@ def measure(model: Model, row: np.ndarray, objective: float) -> Cost:
     return fitted(one, fastest(MEASURED_ROWS), MEASURED_ROWS)
 
 
-def check_golden(stored: StoredRelease, model: Model) -> np.ndarray:
-    """Run the golden examples; return their inputs, (n, inputs) float32."""
-    release, files = stored.release, stored.files
-    inputs = _array(files["golden_inputs.npy"], release.version)
-    if inputs.ndim != 2 or inputs.shape[1] != len(release.inputs) or not len(inputs):
-        msg = f"golden inputs of release {release.version} have shape {inputs.shape}"
-        raise GoldenMismatch(msg, version=release.version, output="inputs")
-    try:
-        found = model.run(np.ascontiguousarray(inputs))
-    except Exception as error:  # whatever the engine raises, this release must not serve
-        msg = f"release {release.version} fails on its golden examples: {error}"
-        raise GoldenMismatch(msg, version=release.version, output=None) from error
-    tolerance, step = release.golden.absolute_tolerance, np.float32(release.golden.step)
-    for name in release.golden.outputs:
-        expected = _array(files[f"golden_{name}.npy"], release.version) * step
-        shape = (len(inputs), 3, *release.grid.shape)
-        if expected.shape != shape or found[name].shape != shape:
-            msg = (
-                f"release {release.version}: {name} has shape {found[name].shape}, "
-                f"its golden examples {expected.shape}, its grid asks for {shape}"
-            )
-            raise GoldenMismatch(msg, version=release.version, output=name)
-        worst = float(np.abs(found[name] - expected).max())
-        if not worst <= tolerance:  # also when it is NaN
-            msg = (
-                f"release {release.version} misses its golden {name} by {worst:.3g}, "
-                f"more than {tolerance:.3g}"
-            )
-            raise GoldenMismatch(msg, version=release.version, output=name, error=worst)
-    return inputs
+def _diagnostic_limits(release: Release) -> tuple[tuple[str, float], ...]:
+    # As singles, like what is compared with them.
+    with np.errstate(over="ignore"):
+        return tuple((n, float(np.float32(v))) for n, v in release.uncertainty.limits.items())
 
 
-def at_sensors(slot: Slot, prediction: Prediction) -> dict[str, SensorWind]:
-    """Return the wind at the interior sensors of a single-row prediction."""
-    wind = prediction.wind[0].reshape(3, -1) @ slot.sensor_weights
-    std = prediction.wind_std[0].reshape(3, -1) @ slot.sensor_weights
+def at_sensors(slot: Slot, wind: np.ndarray, std: np.ndarray) -> dict[str, SensorWind]:
+    """Return the wind at the interior sensors.
+
+    Parameters
+    ----------
+    slot : Slot
+    wind, std : (3, nz, ny, nx) float32, m/s
+        A field and its standard deviation.
+    """
+    wind = wind.reshape(3, -1) @ slot.sensor_weights
+    std = std.reshape(3, -1) @ slot.sensor_weights
     speed = np.sqrt((wind**2).sum(axis=0))
     # First-order propagation of the components' deviations to the speed.
     along = np.abs(wind) / np.maximum(speed, 1e-6)
@@ -226,15 +210,6 @@ def sensor_speeds(slot: Slot, wind: np.ndarray) -> list[float]:
     at = wind.reshape(3, -1) @ slot.sensor_weights
     speeds: list[float] = np.sqrt((at**2).sum(axis=0)).tolist()
     return speeds
-
-
-def _array(data: bytes, version: int) -> np.ndarray:
-    try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        msg = f"golden examples of release {version} are not an array file: {error}"
-        raise GoldenMismatch(msg, version=version, output=None) from error
-    return np.asarray(array, dtype=np.float32)
 
 
 class Slots:

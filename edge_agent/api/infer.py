@@ -14,9 +14,9 @@ from edge_agent.agent import EdgeAgent
 from edge_agent.api.codec import Request, Response, decoded_body
 from edge_agent.api.oip import HEADER_LENGTH, InferRequest, decode_infer, encode_infer
 from edge_agent.batching import batch_size
-from edge_agent.contracts.errors import InvalidInput
+from edge_agent.columns import as_rows
 from edge_agent.metrics import Stages
-from edge_agent.prediction import Prediction, as_rows
+from edge_agent.prediction import Prediction
 from edge_agent.slots import Slot
 
 _HEADER = HEADER_LENGTH.lower()
@@ -29,7 +29,9 @@ class Job(NamedTuple):
     slot: Slot
     asked: InferRequest
     rows: np.ndarray
-    """(batch, n) float32, checked."""
+    """(batch, n) float32, checked and complete."""
+    columns: str | None
+    """What the columns are, if some were left out; see `Columns.told`."""
     began: float
     """When its decoding began, s (``perf_counter``)."""
     decoded: float
@@ -68,11 +70,13 @@ class Inference:
         headers = request.headers
         body = decoded_body(request, self._max_body)
         asked = decode_infer(body, headers.get(_HEADER), slot.outputs)
-        if asked.columns is not None and asked.columns != slot.column_list:
-            msg = f"columns {asked.columns}; release {slot.version} takes {slot.column_list}"
-            raise InvalidInput(msg, name="columns")
-        rows = as_rows(asked.inputs, slot.columns, self._max_batch)
-        return Job(slot, asked, rows, began, time.perf_counter())
+        columns, given = slot.columns, asked.columns
+        partial = columns.defaults and asked.inputs.shape[-1] != len(columns.names)
+        if given == columns.names and not partial:
+            given = None
+        rows = as_rows(asked.inputs, columns, self._max_batch, given)
+        told = columns.told(given or columns.required) if partial else None
+        return Job(slot, asked, rows, told, began, time.perf_counter())
 
     def alone(self, job: Job) -> Response:
         """Run and answer one request."""
@@ -106,17 +110,20 @@ class Inference:
                 wind_std=found.wind_std[part],
                 out_of_range=found.out_of_range[part],
                 inputs=job.rows,
+                diagnostics={n: d[part] for n, d in found.diagnostics.items()},
             )
             yield self._encode(job, one)
 
     def _encode(self, job: Job, answer: Prediction) -> Response:
         ran = time.perf_counter()
+        tensors = {"wind": answer.wind, "wind_std": answer.wind_std}
+        if answer.diagnostics:
+            tensors |= answer.diagnostics
+        parameters = _parameters(answer)
+        if job.columns is not None:
+            parameters["columns"] = job.columns
         pieces, header_length = encode_infer(
-            self._name,
-            answer.version,
-            job.asked,
-            {"wind": answer.wind, "wind_std": answer.wind_std},
-            _parameters(answer),
+            self._name, answer.version, job.asked, tensors, parameters
         )
         now = time.perf_counter()
         self._agent.counters.latencies.record(now - job.began)

@@ -65,8 +65,8 @@ class InferRequest(NamedTuple):
     """As sent, float32; not yet checked against the model."""
     outputs: tuple[Wanted, ...]
     """What to send back, in order."""
-    columns: list[str] | None
-    """What the client takes the columns to be (our parameter ``columns``, comma-separated)."""
+    columns: tuple[str, ...] | None
+    """What the client says the columns are (our parameter ``columns``, comma-separated)."""
 
 
 _decode_head = msgspec.json.Decoder(_Infer).decode
@@ -119,7 +119,7 @@ class _Plan(NamedTuple):
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     outputs: tuple[Wanted, ...]
-    columns: list[str] | None
+    columns: tuple[str, ...] | None
 
 
 @lru_cache(maxsize=256)
@@ -143,9 +143,9 @@ def _head(data: bytes | memoryview) -> _Infer:
     return head
 
 
-def _columns(head: _Infer) -> list[str] | None:
+def _columns(head: _Infer) -> tuple[str, ...] | None:
     columns = head.parameters.get("columns")
-    return columns.split(",") if isinstance(columns, str) else None
+    return tuple(columns.split(",")) if isinstance(columns, str) else None
 
 
 def encode_infer(

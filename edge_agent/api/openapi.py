@@ -80,12 +80,14 @@ SCHEMAS: Json = {
     "InferRequest": _object(
         ("inputs",),
         id=_STRING,
-        parameters=_PARAMETERS,
+        parameters=_object((), columns=_STRING)
+        | {"description": "Scalars by name; columns: names of the tensor's columns."},
         inputs=_list(
             _object(
                 ("name", "shape", "datatype"),
                 name={"type": "string", "enum": ["inputs"]},
-                shape=_SHAPE,
+                shape=_SHAPE
+                | {"description": "Batch and columns: all, or those without a default."},
                 datatype={"type": "string", "enum": ["FP32", "FP64"]},
                 parameters=_PARAMETERS,
                 data=_TENSOR_DATA,
@@ -103,6 +105,8 @@ SCHEMAS: Json = {
             release_version=_INTEGER,
             out_of_range={"type": "boolean"},
             out_of_range_rows=_STRING,
+            columns=_STRING
+            | {"description": "Where inputs were left out: all of them, with the default taken."},
             interval_factor=_NUMBER,
             wall_time=_NUMBER,
             staleness_seconds=_NUMBER,
@@ -127,10 +131,19 @@ SCHEMAS: Json = {
         inputs=_list(_NUMBER),
         sensors={
             "type": "object",
+            "description": "Expected at each interior sensor before its reading is seen.",
             "additionalProperties": _object(
                 ("wind_speed", "wind_speed_std"), wind_speed=_NUMBER, wind_speed_std=_NUMBER
             ),
         },
+        silent=_list(_STRING)
+        | {"description": "SENSOR/QUANTITY that the model takes and had no reading of."},
+        diagnostics={
+            "type": "object",
+            "description": "What else the model says; null if it is not finite.",
+            "additionalProperties": {"type": ["number", "null"]},
+        },
+        out_of_range={"type": "boolean"},
     ),
     "Receipt": _object(
         ("kept", "new", "duplicate", "conflicting", "rejected"),
@@ -151,6 +164,12 @@ SCHEMAS: Json = {
         site=_STRING,
         channel=_STRING,
         ready={"type": "boolean"},
+        columns={"type": ["array", "null"], "items": _STRING},
+        defaults={
+            "type": ["object", "null"],
+            "description": "Taken where these columns are left out.",
+            "additionalProperties": _NUMBER,
+        },
         counters={"type": "object"},
         swaps={"type": "array"},
     ),

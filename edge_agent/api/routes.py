@@ -23,6 +23,7 @@ from edge_agent.api.openapi import openapi
 from edge_agent.api.remote import REQUESTS, Remote
 from edge_agent.api.sensors import Sensors
 from edge_agent.contracts.errors import ProtocolError, Unauthorised
+from edge_agent.golden import output_shapes
 from edge_agent.metrics import Stages
 from edge_agent.slots import Slot
 
@@ -195,18 +196,17 @@ class Routes:
 
     def _metadata(self, number: int | None, _request: Request, _caller: Caller) -> Answer:
         slot = self._agent.slot(number)
-        shape = [-1, 3, *slot.release.grid.shape]
         return ok(
             {
                 "name": self._agent.config.name,
                 "versions": [str(v) for v in sorted(self._agent.versions)],
                 "platform": "onnxruntime_onnx",
                 "inputs": [
-                    {"name": "inputs", "datatype": "FP32", "shape": [-1, len(slot.columns)]}
+                    {"name": "inputs", "datatype": "FP32", "shape": [-1, len(slot.columns.names)]}
                 ],
                 "outputs": [
-                    {"name": o.name, "datatype": "FP32", "shape": shape}
-                    for o in slot.release.outputs
+                    {"name": name, "datatype": "FP32", "shape": [-1, *shape]}
+                    for name, shape in output_shapes(slot.release).items()
                 ],
             }
         )

@@ -88,6 +88,8 @@ class Sensors:
             "version": prediction.version,
             "inputs": prediction.inputs[0].tolist(),
             "sensors": {n: s._asdict() for n, s in prediction.sensors.items()},
+            "silent": prediction.silent,
+            "diagnostics": {n: d[0].item() for n, d in prediction.diagnostics.items()},
             "out_of_range": bool(prediction.out_of_range[0]),
             "staleness_seconds": prediction.staleness_seconds,
             "interval_factor": prediction.interval_factor,

@@ -130,6 +130,8 @@ def prediction_json(found: Prediction) -> dict[str, Any]:
         "version": found.version,
         "wind": pack(found.wind),
         "wind_std": pack(found.wind_std),
+        "inputs": pack(found.inputs),
+        "diagnostics": {name: pack(values) for name, values in found.diagnostics.items()},
         "out_of_range": found.out_of_range.tolist(),
         "staleness_seconds": found.staleness_seconds,
         "interval_factor": found.interval_factor,
@@ -139,7 +141,14 @@ def prediction_json(found: Prediction) -> dict[str, Any]:
 
 
 def prediction_from(found: dict[str, Any], rows: np.ndarray) -> Prediction:
-    """Return the prediction of (batch, n) rows that JSON values stand for.
+    """Return the prediction that JSON values stand for.
+
+    Parameters
+    ----------
+    found : dict
+        Of `prediction_json`.
+    rows : (batch, k) float32
+        What was sent; an agent of an earlier version does not say what its model was given.
 
     Raises
     ------
@@ -156,9 +165,10 @@ def prediction_from(found: dict[str, Any], rows: np.ndarray) -> Prediction:
             interval_factor=found["interval_factor"],
             data_time=found["data_time"],
             wall_time=found["wall_time"],
-            inputs=rows,
+            inputs=unpack(found["inputs"]) if "inputs" in found else rows,
+            diagnostics={name: unpack(d) for name, d in found.get("diagnostics", {}).items()},
         )
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
         msg = f"the agent's prediction cannot be read: {error!r}"
         raise ProtocolError(msg, status=502) from error
 
@@ -184,6 +194,10 @@ def joined(parts: list[Prediction]) -> Prediction:
         wind_std=np.concatenate([part.wind_std for part in parts]),
         out_of_range=np.concatenate([part.out_of_range for part in parts]),
         inputs=np.concatenate([part.inputs for part in parts]),
+        diagnostics={
+            name: np.concatenate([part.diagnostics[name] for part in parts])
+            for name in last.diagnostics
+        },
     )
 
 

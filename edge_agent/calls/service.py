@@ -19,6 +19,7 @@ from edge_agent.agent import EdgeAgent
 from edge_agent.calls.contract import CHANGING, Call, Outcome, failure_of, prediction_json
 from edge_agent.calls.journal import CallJournal, CallRow
 from edge_agent.calls.settle import open_journal, standing_of
+from edge_agent.columns import as_rows
 from edge_agent.contracts.errors import InvalidInput, Overloaded, RbfError, SpoolError
 
 log = structlog.get_logger(__name__)
@@ -171,11 +172,13 @@ class Calls:
             msg = f"version {version!r} is not a whole number"
             raise InvalidInput(msg, name="version")
         slot = self._agent.slot(version)
-        columns = arguments.get("columns", slot.column_list)
-        if columns != slot.column_list:
-            msg = f"columns {columns}; release {slot.version} takes {slot.column_list}"
+        given = arguments.get("columns")
+        if not isinstance(given, list | None):
+            msg = f"columns {given!r} are not a list of names"
             raise InvalidInput(msg, name="columns")
-        return prediction_json(self._agent.predict(arguments.get("inputs", []), slot=slot))
+        inputs, limit = arguments.get("inputs", []), self._agent.config.max_batch
+        rows = as_rows(inputs, slot.columns, limit, given)
+        return prediction_json(self._agent.predict_rows(slot, rows))
 
     def _recorded(self, job: _Job, work: Callable[[], dict[str, Any]]) -> Outcome:
         """Begin, carry out and end a call on this thread; or return what is known of it."""

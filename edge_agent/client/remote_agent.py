@@ -10,14 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from edge_agent.calls.contract import issued_at, new_request_id
 from edge_agent.client.connections import Connections, Reply
 from edge_agent.client.http import HttpTransport
 from edge_agent.client.tensors import readings_body
 from edge_agent.client.transport import Transport
+from edge_agent.columns import Columns, Inputs, as_given
 from edge_agent.contracts.errors import AgentUnreachable, InvalidInput, NotReady, ProtocolError
 from edge_agent.contracts.observation import Reading
-from edge_agent.prediction import Inputs, Prediction, as_rows
+from edge_agent.prediction import Prediction
 
 MAX_BATCH = 2**20
 GLOBUS = "globus:"
@@ -73,7 +76,7 @@ class RemoteAgent:
                 address, timeout=timeout or TIMEOUT, token=token, ca_file=ca_file
             )
             self._over = self._http = HttpTransport(connections)
-        self._known: tuple[str, tuple[str, ...]] | None = None
+        self._known: tuple[str, Columns] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -129,10 +132,9 @@ class RemoteAgent:
         """
         if request_id is not None:
             issued_at(request_id)
-        name, columns = self._model()
-        rows = as_rows(inputs, columns, MAX_BATCH)
+        name, rows, given = self._rows(inputs)
         try:
-            return self._over.predict(rows, columns, name, version=version, request_id=request_id)
+            return self._over.predict(rows, given, name, version=version, request_id=request_id)
         except InvalidInput:
             self._known = None  # the release may take other columns by now
             raise
@@ -279,11 +281,23 @@ class RemoteAgent:
             raise ProtocolError(msg, status=405)
         return self._http
 
-    def _model(self) -> tuple[str, tuple[str, ...]]:
+    def _rows(self, inputs: Inputs) -> tuple[str, np.ndarray, tuple[str, ...]]:
+        """Return the model's name, and inputs as they are sent."""
+        if self._known is not None:
+            name, columns = self._known
+            try:
+                return name, *as_given(inputs, columns, MAX_BATCH)
+            except InvalidInput:
+                self._known = None  # as below
+        name, columns = self._model()
+        return name, *as_given(inputs, columns, MAX_BATCH)
+
+    def _model(self) -> tuple[str, Columns]:
         if self._known is None:
             status = self.status()
             if status["columns"] is None:
                 msg = f"no release of {status['site']!r} is loaded yet; try again later"
                 raise NotReady(msg, name=status["site"])
-            self._known = (status["site"], tuple(status["columns"]))
+            columns = Columns(tuple(status["columns"]), status.get("defaults") or {})
+            self._known = (status["site"], columns)
         return self._known

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.client.connections import Reply
+from edge_agent.columns import Columns
 from edge_agent.contracts import errors
 from edge_agent.contracts.errors import ProtocolError, RbfError
 from edge_agent.contracts.observation import Reading
@@ -55,7 +56,7 @@ def error_of(reply: Reply) -> RbfError:
 
 
 def prediction_of(reply: Reply, rows: np.ndarray) -> Prediction:
-    """Return the prediction in a binary answer to (batch, n) rows.
+    """Return the prediction in a binary answer to (batch, k) rows.
 
     Raises
     ------
@@ -77,15 +78,24 @@ def prediction_of(reply: Reply, rows: np.ndarray) -> Prediction:
         outside[[int(i) for i in said.get("out_of_range_rows", "").split(",") if i]] = True
         return Prediction(
             version=said["release_version"],
-            wind=arrays["wind"],
-            wind_std=arrays["wind_std"],
+            wind=arrays.pop("wind"),
+            wind_std=arrays.pop("wind_std"),
             out_of_range=outside,
             staleness_seconds=said.get("staleness_seconds"),
             interval_factor=said["interval_factor"],
             data_time=said.get("data_time"),
             wall_time=said["wall_time"],
-            inputs=rows,
+            inputs=_completed(rows, said["columns"]) if "columns" in said else rows,
+            diagnostics=arrays,
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
         msg = f"the agent's answer cannot be read: {error!r}"
         raise ProtocolError(msg, status=reply.status) from error
+
+
+def _completed(rows: np.ndarray, told: str) -> np.ndarray:
+    """Return rows with the defaults that the agent says it took; see `Columns.told`."""
+    columns = [part.partition("=")[::2] for part in told.split(",")]
+    taken = {name: float(value) for name, value in columns if value}
+    names = tuple(name for name, _ in columns)
+    return Columns(names, taken).completed(rows, [n for n in names if n not in taken])

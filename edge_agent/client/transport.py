@@ -32,7 +32,7 @@ class Transport(Protocol):
         version: int | None,
         request_id: str | None,
     ) -> Prediction:
-        """Predict (batch, n) rows with the model of a name."""
+        """Predict rows (batch, columns) float32 of the columns named, with the model of a name."""
         ...
 
     def call(self, command: str, arguments: dict[str, Any], request_id: str) -> dict[str, Any]:

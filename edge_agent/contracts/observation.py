@@ -22,6 +22,9 @@ FORMAT = "rbf-observations/1"
 SUFFIX = ".rbfobs"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+#: Follows ``SENSOR/QUANTITY`` in `PredictionRecord.degraded` where nothing stood in.
+SILENT_MARK = " silent"
+
 #: Largest document that is unpacked, bytes: a few kilobytes can claim to be gigabytes.
 MAX_DOCUMENT = 64 * 2**20
 
@@ -126,15 +129,23 @@ class PredictionRecord(msgspec.Struct, frozen=True):
     version: int
     """Release that answered."""
     inputs: tuple[float, ...]
-    """What the model was given."""
+    """What the model was given; the first two are wind speed (m/s) and direction (degrees)."""
     sensors: dict[str, float]
-    """Predicted wind speed at the interior sensors, m/s."""
+    """Predicted wind speed at the interior sensors, m/s, before the model has seen their readings:
+    to be compared with these."""
     out_of_range: bool
-    """Whether the inputs lie outside the range covered by training."""
+    """Whether the inputs lie outside the range covered by training, or a diagnostic is beyond its
+    limit."""
     staleness_seconds: float | None
     """Data time minus the newest data behind the release, s."""
     degraded: tuple[str, ...] = ()
-    """``SENSOR/QUANTITY`` whose last value was used in place of a missing one."""
+    """``SENSOR/QUANTITY`` whose last value was used in place of a missing one, and
+    ``SENSOR/QUANTITY silent`` of an interior sensor that the model takes and had no reading of."""
+
+    @property
+    def stand_ins(self) -> tuple[str, ...]:
+        """``SENSOR/QUANTITY`` whose last value was used: its inputs may be wrong."""
+        return tuple(name for name in self.degraded if not name.endswith(SILENT_MARK))
 
 
 class Series(msgspec.Struct, frozen=True):

@@ -17,10 +17,16 @@ import structlog
 
 from edge_agent.clock import Clock
 from edge_agent.contracts.errors import RbfError
-from edge_agent.contracts.observation import PredictionRecord, Reading, instant_us
+from edge_agent.contracts.observation import (
+    SILENT_MARK,
+    PredictionRecord,
+    Reading,
+    instant_us,
+)
 from edge_agent.ingest.assemble import Assembler, ReadySet
 from edge_agent.ingest.checks import Quality
 from edge_agent.prediction import Prediction
+from edge_agent.sensing import Sources
 from edge_agent.settings import IngestSettings
 
 log = structlog.get_logger(__name__)
@@ -40,8 +46,8 @@ class Predictor(Protocol):
         """Whether a release serves."""
         ...
 
-    def sources(self) -> frozenset[tuple[str, str]]:
-        """Return the (sensor, quantity) that the active release needs; none before the first."""
+    def sources(self) -> Sources:
+        """Return what the active release predicts from; nothing before the first."""
         ...
 
     def predict_checked(self, readings: Sequence[Checked]) -> Prediction:
@@ -89,9 +95,11 @@ class FieldSide:
         self._waiting: deque[tuple[Sequence[Checked], PredictionRecord | None]] = deque()
         self.quality = Quality(settings)
         self.assembler = Assembler(settings)
-        self.counts: Counter[str] = Counter(predicted=0, degraded=0, failed=0, passed_over=0)
-        """Predictions from assembled sets, those with a stand-in, failures, and what came faster
-        than it could be looked at."""
+        self.counts: Counter[str] = Counter(
+            predicted=0, degraded=0, silent=0, failed=0, passed_over=0
+        )
+        """Predictions from assembled sets, those with a stand-in, those with a silent interior
+        sensor, failures, and what came faster than it could be looked at."""
         self.publish: Callable[[PredictionRecord], None] = lambda _: None
         """Called with each prediction made from an assembled set."""
         self._stop = threading.Event()
@@ -146,9 +154,9 @@ class FieldSide:
         self,
         record: PredictionRecord,
         timed: Sequence[tuple[Reading, int]],
-        sources: frozenset[tuple[str, str]],
+        sources: Sources,
     ) -> None:
-        instants = [at for r, at in timed if (r.sensor, r.quantity) in sources]
+        instants = [at for r, at in timed if (r.sensor, r.quantity) in sources.needed]
         if not instants:
             return
         self.assembler.predicted(max(instants))
@@ -164,6 +172,7 @@ class FieldSide:
             return
         self.counts["predicted"] += 1
         self.counts["degraded"] += bool(ready.degraded)
+        self.counts["silent"] += bool(prediction.silent)
         record = as_record(prediction, ready.degraded)
         self._done(record, ready.instant)
         self.publish(record)
@@ -186,8 +195,15 @@ class FieldSide:
             log.exception("readings could not be looked at")
 
 
-def as_record(prediction: Prediction, degraded: tuple[str, ...] = ()) -> PredictionRecord:
-    """Return what is kept of a prediction from readings."""
+def as_record(prediction: Prediction, stand_ins: tuple[str, ...] = ()) -> PredictionRecord:
+    """Return what is kept of a prediction from readings.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    stand_ins : tuple of str
+        ``SENSOR/QUANTITY`` whose last value was used.
+    """
     return PredictionRecord(
         wall_time=prediction.wall_time,
         data_time=prediction.data_time,
@@ -196,5 +212,5 @@ def as_record(prediction: Prediction, degraded: tuple[str, ...] = ()) -> Predict
         sensors={name: s.wind_speed for name, s in prediction.sensors.items()},
         out_of_range=bool(prediction.out_of_range[0]),
         staleness_seconds=prediction.staleness_seconds,
-        degraded=degraded,
+        degraded=(*stand_ins, *(f"{name}{SILENT_MARK}" for name in prediction.silent)),
     )

@@ -4,16 +4,18 @@
 - ``range``: more than ``out_of_range_share`` of a day's predictions lay outside the trained range.
 - ``drift_*``: the inputs' day means have left what the calibration record had.
 - ``error_SENSOR``: prediction and an interior sensor have parted, over blocks of hours.
-- ``tear``: see `edge_agent.monitors.tear`; carries the likeliest panel.
+- ``tear``: see `edge_agent.monitors.tear`; carries the likeliest panel. Needs all of its sensors.
 
-The last three need a calibration and, for tears, signatures.
+The last three need a calibration and, for tears, signatures. Predictions are compared with readings
+that they have not seen: where a release takes interior sensors, records hold its background
+(`edge_agent.sensing`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -46,6 +48,16 @@ class Alarm(msgspec.Struct, frozen=True):
     """Of ``tear``: the likeliest panel; none if all screens have changed, as with dust."""
     cause: str | None = None
     """Of ``tear``: the likeliest hypothesis."""
+
+
+class _Waiting(NamedTuple):
+    """A prediction and the readings of its minute, until all are together."""
+
+    record: PredictionRecord | None = None
+    values: Mapping[str, float] = {}
+    """Sensor to wind speed, m/s."""
+    compared: frozenset[str] = frozenset()
+    """Sensors whose error has been taken."""
 
 
 class _Series:
@@ -92,7 +104,7 @@ class Monitors:
             self._tear = TearDetector(signatures, calibration.tear)
             self._sensors = signatures.meta.sensors
         self._outside = BlockMean(DAY_SECONDS, ENOUGH)
-        self._pending: dict[int, tuple[PredictionRecord | None, dict[str, float]]] = {}
+        self._pending: dict[int, _Waiting] = {}
         self.alarms: dict[str, Alarm] = {}
         """Every monitor that has something to say."""
 
@@ -114,8 +126,9 @@ class Monitors:
         for name, value in input_series(speed, direction).items():
             if (series := self._drift.get(name)) is not None:
                 self._set(f"drift_{name}", series.add(instant, value), instant)
-        # A stand-in for a missing sensor would show as an error of the screens.
-        if self._sensors and not record.degraded:
+        # A stand-in for a missing sensor would show as an error of the screens. A silent interior
+        # sensor does not: the background has seen none.
+        if self._sensors and not record.stand_ins:
             self._pair(instant, record, {})
 
     def status(self) -> dict[str, Any]:
@@ -132,24 +145,34 @@ class Monitors:
         self, instant: int, record: PredictionRecord | None, measured: dict[str, float]
     ) -> None:
         key = instant // TOGETHER
-        known, values = self._pending.pop(key, (None, {}))
-        record = record or known
-        values = values | measured
-        if record is not None and values.keys() >= set(self._sensors):
-            self._compare(instant, record, values)
-            return
-        self._pending[key] = (record, values)
+        known = self._pending.pop(key, _Waiting())
+        waiting = known._replace(record=record or known.record, values={**known.values, **measured})
+        if (found := waiting.record) is not None:
+            waiting = self._compare(instant, waiting, found)
+            if waiting.values.keys() >= set(self._sensors):
+                self._look_for_tears(instant, found, waiting.values)
+                return
+        self._pending[key] = waiting
         if len(self._pending) > MAX_PENDING:
             del self._pending[next(iter(self._pending))]
 
-    def _compare(self, instant: int, record: PredictionRecord, values: dict[str, float]) -> None:
+    def _compare(self, instant: int, waiting: _Waiting, record: PredictionRecord) -> _Waiting:
+        """Take the error of each sensor that has come, whoever else is silent."""
         speed = record.inputs[0]
-        if speed < MINIMUM_SPEED or not all(s in record.sensors for s in self._sensors):
+        for name in sorted(waiting.values.keys() - waiting.compared):
+            series = self._error.get(name)
+            if series is not None and name in record.sensors and speed >= MINIMUM_SPEED:
+                error = (waiting.values[name] - record.sensors[name]) / speed
+                self._set(f"error_{name}", series.add(instant, error), instant)
+        return waiting._replace(compared=frozenset(waiting.values))
+
+    def _look_for_tears(
+        self, instant: int, record: PredictionRecord, values: Mapping[str, float]
+    ) -> None:
+        speed = record.inputs[0]
+        if self._tear is None or speed < MINIMUM_SPEED:
             return
-        for name, series in self._error.items():
-            error = (values[name] - record.sensors[name]) / speed
-            self._set(f"error_{name}", series.add(instant, error), instant)
-        if self._tear is None:
+        if not all(s in record.sensors for s in self._sensors):
             return
         verdict = self._tear.add(
             instant,

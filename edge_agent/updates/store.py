@@ -18,10 +18,10 @@ from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import Release, TargetFile
 from edge_agent.contracts.repository import ReleaseRef
 from edge_agent.updates.download import mismatch
+from edge_agent.updates.manifest import problem_of
 
 INCOMING = ".incoming"
 MODEL = "model.onnx"
-OUTPUTS = frozenset({"wind", "wind_std"})
 
 C = TypeVar("C", bound=Contract)
 
@@ -58,14 +58,14 @@ def read_stored(folder: Path, *, name: str) -> StoredRelease:
 def check_manifest(manifest: bytes, ref: ReleaseRef, *, name: str) -> Release:
     """Return the release that a verified manifest describes, or raise `ReleaseError`."""
     release = parse(Release, manifest, f"manifest of release {ref.version}")
-    outputs = {output.name for output in release.outputs}
+    problem: str | None
     if release.version != ref.version:
         problem = f"its manifest says version {release.version}"
     elif release.name != name:
         problem = f"it is of model {release.name!r}, this agent serves {name!r}"
-    elif outputs != OUTPUTS or set(release.golden.outputs) != OUTPUTS:
-        problem = f"its outputs and golden outputs must be {', '.join(sorted(OUTPUTS))}"
     else:
+        problem = problem_of(release)
+    if problem is None:
         return release
     msg = f"release {ref.version} cannot be served: {problem}"
     raise ReleaseError(msg, reason="manifest", version=ref.version)

@@ -48,7 +48,8 @@ def prediction(wind, version=1):
         interval_factor=1.5,
         data_time="2016-06-01T00:00:00",
         wall_time=1e9,
-        inputs=np.zeros((len(wind), 2), np.float32),
+        inputs=np.full((len(wind), 2), 0.1, np.float32),
+        diagnostics={"distance": np.float32([np.nan, 0.1, 3e38])[: len(wind)]},
     )
 
 
@@ -56,9 +57,11 @@ def prediction(wind, version=1):
 def test_a_prediction_comes_through_json_bit_for_bit(wind):
     made = prediction(wind)
     through = msgspec.json.decode(msgspec.json.encode(prediction_json(made)))
-    found = prediction_from(through, made.inputs)
-    for name in ("wind", "wind_std", "out_of_range"):
+    found = prediction_from(through, made.inputs[:, :1])
+    for name in ("wind", "wind_std", "out_of_range", "inputs"):
         np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
+    assert found.diagnostics.keys() == {"distance"}
+    np.testing.assert_array_equal(found.diagnostics["distance"], made.diagnostics["distance"])
     assert (found.version, found.data_time, found.staleness_seconds) == (1, made.data_time, None)
 
 
@@ -72,10 +75,18 @@ def test_a_damaged_prediction_is_a_protocol_error(wind, data):
         prediction_from(changed, np.zeros((len(wind), 2), np.float32))
 
 
+def test_an_agent_that_says_neither_inputs_nor_diagnostics_is_understood():
+    made = prediction(np.ones((1, 3, 1, 1, 1), np.float32))
+    whole = prediction_json(made)
+    del whole["inputs"], whole["diagnostics"]
+    found = prediction_from(whole, made.inputs)
+    assert (found.inputs is made.inputs, found.diagnostics) == (True, {})
+
+
 def test_parts_of_two_releases_are_no_field():
     wind = np.ones((2, 3, 1, 1, 1), np.float32)
     both = joined([prediction(wind), prediction(wind[:1])])
-    assert both.wind.shape[0] == both.inputs.shape[0] == 3
+    assert both.wind.shape[0] == both.inputs.shape[0] == both.diagnostics["distance"].shape[0] == 3
     with pytest.raises(ProtocolError, match="ask again"):
         joined([prediction(wind, 1), prediction(wind, 2)])
 

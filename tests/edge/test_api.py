@@ -29,7 +29,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.contracts.errors import InvalidConfig, Overloaded, ProtocolError, Unauthorised
 
 from .conftest import TOKEN, listening, wind
-from .releases import NAME, make_release
+from .releases import INSIDE, NAME, STATE, make_release
 from .test_transports import INFER, WEST, publish
 
 CHECKS = [
@@ -93,7 +93,7 @@ class TestOpenApi:
     def test_holds_for_generated_requests(self, served):
         """Schemathesis: no 500, documented statuses, answers that fit their schemas."""
         agent, server, _ = served
-        publish(agent, 1)
+        publish(agent, 1, state=STATE, inside=INSIDE, limits={"distance": 3.0})
         schema = schemathesis.openapi.from_dict(openapi(NAME, "1", token=False))
         schema.config.base_url = server.http
         limits = settings(

@@ -15,17 +15,17 @@ from edge_agent.contracts.errors import ReleaseError
 from edge_agent.inference import BoundModel, WheelModel, load_model
 from edge_agent.ort import library
 
-from .releases import GRID, expected_wind, make_release, model_bytes
+from .releases import GRID, expected_diagnostics, expected_wind, make_release, model_bytes
 
 SHAPE = (3, *GRID.shape)
 OUTPUTS = {"wind": SHAPE, "wind_std": SHAPE}
 ROWS = np.array([[4, 270], [5, 180], [6, 90]], np.float32)
 
 
-def bind(binding, data):
+def bind(binding, data, columns=2, outputs=OUTPUTS):
     if binding == "bound":
-        return BoundModel(library(), data, 2, OUTPUTS)
-    return WheelModel(data, OUTPUTS)
+        return BoundModel(library(), data, columns, outputs)
+    return WheelModel(data, outputs)
 
 
 @pytest.fixture(params=["bound", "wheel"])
@@ -68,6 +68,20 @@ class TestEitherBinding:
         for thread in threads:
             thread.join()
         assert not problems
+
+
+@pytest.mark.parametrize("binding", ["bound", "wheel"])
+def test_a_diagnostic_has_one_number_a_row(binding):
+    data = model_bytes(inside=2, diagnostics=True)
+    outputs = OUTPUTS | {"distance": (), "innovation": ()}
+    rows = np.hstack([ROWS, [[-1, -1], [0.5, 0.25], [2, -1]]]).astype(np.float32)
+    model = bind(binding, data, 4, outputs)
+    for part in (rows[:1], rows):
+        found = model.run(part)
+        assert list(found) == list(outputs)
+        for name, expected in expected_diagnostics(part, 2).items():
+            assert found[name].shape == (len(part),)
+            np.testing.assert_allclose(found[name], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("binding", ["bound", "wheel"])

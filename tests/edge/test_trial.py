@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent import shadow
+from edge_agent.columns import Columns
 from edge_agent.contracts.errors import ReleaseError
+from edge_agent.contracts.features import SILENT
 from edge_agent.contracts.observation import PredictionRecord, Reading
 from edge_agent.measured import Pairs
 from edge_agent.settings import PromotionSettings
@@ -100,17 +102,23 @@ class Model:
         return {"wind": wind, "wind_std": np.ones_like(wind)}
 
 
+WIND = Columns(("wind_speed", "wind_from_direction"))
+
+
 @pytest.fixture
 def beside(monkeypatch):
     monkeypatch.setattr(shadow.time, "perf_counter", lambda: Model.now)
 
-    def make(model, other, columns=("wind_speed", "wind_from_direction"), wanted=None):
+    def make(model, other, columns=WIND, wanted=None):
         def slot(model, columns):
             return SimpleNamespace(
                 version=1,
                 model=model,
                 columns=columns,
-                limits=((0.0, 15.0), (0.0, 360.0))[: len(columns)],
+                sensing=SimpleNamespace(
+                    inside=[(None, i) for i, n in enumerate(columns.names) if n in ("in_a", "in_b")]
+                ),
+                limits=((0.0, 15.0), (0.0, 360.0), *[(-1.0, 10.0)] * 5)[: len(columns.names)],
                 release=SimpleNamespace(grid="grid"),
                 sensor_names=("middle", "corner"),
                 sensor_weights=np.full((8, 2), 1 / 8, np.float32),
@@ -156,11 +164,44 @@ def test_measurements_show_whose_error_is_larger(beside):
 
 def test_columns_are_found_by_name_or_nothing_is_compared(beside):
     other = Model()
-    turned = beside(other, Model(), wanted=("wind_from_direction", "wind_speed"))
+    turned = beside(other, Model(), wanted=Columns(("wind_from_direction", "wind_speed")))
     assert turned.possible
     turned.row([4.0, 270.0])
     assert other.inputs == [[[270.0, 4.0]]]
-    assert not beside(Model(), Model(), wanted=("wind_speed", "air_temperature")).possible
+    strange = Columns(("wind_speed", "air_temperature"))
+    assert not beside(Model(), Model(), wanted=strange).possible
+
+
+HOUSE = Columns((*WIND.names, "loss", "in_a"), {"loss": 1.0, "in_a": SILENT})
+
+
+def test_a_column_that_the_rows_lack_takes_its_default(beside):
+    model, other = Model(), Model()
+    pair = beside(model, other, columns=WIND, wanted=HOUSE)
+    assert pair.possible
+    assert pair.row([4.0, 270.0]).compared == 1
+    assert (model.inputs, other.inputs) == ([[[4.0, 270.0, 1.0, SILENT]]], [[[4.0, 270.0]]])
+    assert beside(model, other, columns=HOUSE, wanted=WIND).possible
+    needy = Columns((*WIND.names, "loss"))
+    assert not beside(model, other, columns=WIND, wanted=needy).possible
+    assert beside(model, other, columns=HOUSE, wanted=needy).possible, "the rows hold it"
+
+
+def test_a_state_that_nobody_gave_is_each_releases_own(beside):
+    model, other = Model(), Model()
+    moved = HOUSE._replace(defaults={"loss": 1.5, "in_a": SILENT})
+    pair = beside(model, other, columns=HOUSE, wanted=moved)
+    pair.row([4.0, 270.0, 1.0, SILENT])
+    assert (model.inputs[-1][0][2], other.inputs[-1][0][2]) == (1.5, 1.0)
+    pair.row([4.0, 270.0, 2.0, 0.5])
+    assert (model.inputs[-1], other.inputs[-1]) == ([[4.0, 270.0, 2.0, 0.5]],) * 2
+
+
+def test_measurements_are_not_shown_to_what_they_judge(beside):
+    model, other = Model(), Model()
+    pair = beside(model, other, columns=HOUSE)
+    assert pair.measured([4.0, 270.0, 1.0, 0.5], {"middle": 1.0}).measured == 1
+    assert model.inputs == other.inputs == [[[4.0, 270.0, 1.0, SILENT]]]
 
 
 def record(**changes):
@@ -185,10 +226,14 @@ def test_predictions_and_interior_readings_of_a_minute_come_together():
     reading("corner", 0.7, 2)
     reading("mast", 5.0, 2)
     assert found == []
-    pairs.prediction(record(degraded=("mast/wind_speed",)), minute)
+    pairs.prediction(record(degraded=("mast/wind_speed", "corner/wind_speed silent")), minute)
     reading("middle", 0.6, minute)
     assert found == [(3, (4.0, 270.0), {"middle": 0.5, "corner": 0.7})]
-    for later in range(2, 400):
+    pairs.prediction(record(degraded=("corner/wind_speed silent",)), 2 * minute)
+    reading("middle", 0.8, 2 * minute)
+    reading("mast", 5.0, 3 * minute)
+    assert found[1:] == [(3, (4.0, 270.0), {"middle": 0.8})], "silence spoils no other"
+    for later in range(4, 400):
         pairs.prediction(record(), later * minute)
-    assert len(found) == 1, "nothing measured"
+    assert len(found) == 2, "nothing measured"
     assert len(pairs._pending) <= 256

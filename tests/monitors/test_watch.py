@@ -102,12 +102,57 @@ def test_degraded_predictions_calm_and_strangers_are_not_compared():
     assert told == []
 
 
+def test_a_silent_sensor_switches_off_no_other_monitor():
+    known = series(deviation=0.02)
+    calibration = Calibration(site="h", made_from="test", error={"a": known, "b": known})
+    made, told = monitors(calibration)
+    for n in range(100):
+        made.readings([(inside("a", 2.0 if n < 60 else 2.5), n * STEP)])
+        for _ in range(2):  # a repeat counts once
+            made.prediction(
+                prediction(sensors={"a": 2.0, "b": 2.0}, degraded=("b/wind_speed silent",)),
+                n * STEP,
+            )
+    assert [name for name, _ in told] == ["error_a"]
+    assert "error_b" not in made.alarms
+    assert len(made._pending) <= 256
+
+
+def test_a_sensor_that_comes_late_is_compared_too_and_only_once():
+    known = series(deviation=0.02)
+    calibration = Calibration(site="h", made_from="test", error={"a": known, "b": known})
+    early, late = (monitors(calibration)[0] for _ in range(2))
+    for n in range(200):
+        for made, order in ((early, "abp"), (late, "papb")):
+            for what in order:
+                if what == "p":
+                    made.prediction(prediction(sensors={"a": 2.0, "b": 2.0}), n * STEP)
+                else:
+                    made.readings([(inside(what, 2.0 + n / 1000), n * STEP)])
+    assert early.alarms == late.alarms
+    assert early.alarms["error_a"].standing
+    assert late._pending == {}
+
+
 def test_what_waits_for_its_other_half_is_bounded():
     calibration = Calibration(site="h", made_from="test", error={"a": series()})
     made, _ = monitors(calibration)
     for n in range(2000):
         made.readings([(inside("a", 1.0), n * STEP)])
     assert len(made._pending) <= 256
+
+
+def test_a_tear_is_looked_for_with_all_sensors_alone(tuned):  # noqa: F811
+    signatures, calibration = tuned
+    made, _ = monitors(Calibration(site="h", made_from="test", tear=calibration), made_signatures())
+    first, *others = signatures.meta.sensors
+    for n in range(500):
+        sensors = dict.fromkeys(signatures.meta.sensors, 1.0)
+        made.prediction(
+            prediction(sensors=sensors, degraded=(f"{first}/wind_speed silent",)), n * STEP
+        )
+        made.readings([(inside(name, 9.0), n * STEP) for name in others])
+    assert "tear" not in made.alarms
 
 
 def test_a_tear_is_told_with_its_panel(tuned):  # noqa: F811
