@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 #: Pairs that the first correction is learnt from: fewer have no error that could be left out.
 FIRST = 3
-#: Between two trainings pairs grow by this factor at most: their worth is only an estimate, and each
-#: release tells more of it.
+#: Between two trainings pairs grow by this factor at most: their worth is only an estimate, and
+#: each release tells more of it.
 GROWTH = 1.2
 
 
