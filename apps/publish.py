@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pydantic
 from pydantic import Field
 
 from apps.candidates import Candidate, read_candidate
-from apps.errors import PublishError
+from apps.errors import PublishError, ValidationError
 from apps.lineage import code_version, read_lineage
 from apps.repository import edits
 from apps.repository.chain import read_target
@@ -26,7 +25,7 @@ from apps.repository.objects import open_store
 from apps.repository.repository import Repository
 from apps.surrogates.base import WIND, WIND_STD
 from apps.transport import DELTA, Serving, read_serving, serving_delta, serving_model
-from apps.validate import VALIDATION, ValidateResult
+from apps.validate import VALIDATION, ValidateResult, read_validation
 from edge_agent.contracts.model import Contract, sha256
 from edge_agent.contracts.release import (
     ROW_DIMS,
@@ -167,10 +166,9 @@ def stored(expected: np.ndarray) -> np.ndarray:
 def _accepted(folder: Path, serving: Serving) -> ValidateResult:
     path = folder / VALIDATION
     try:
-        validation = ValidateResult.model_validate_json(path.read_bytes())
-    except (OSError, pydantic.ValidationError) as error:
-        msg = f"{path}: the candidate is not validated; validate it first"
-        raise PublishError(msg, file=str(path)) from error
+        validation = read_validation(folder)
+    except ValidationError as error:
+        raise PublishError(str(error), file=str(path)) from error
     if validation.model_sha256 != serving.model_sha256:
         msg = f"{path}: of another model; validate the candidate again"
         raise PublishError(msg, file=str(path))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+import pydantic
 from pydantic import Field
 
 from apps import baselines, scores
@@ -271,6 +272,22 @@ def shown(selection: SimulationSet, answer: Answer) -> Shown | None:
     found = answer(selection)
     wind, std = found[WIND], found[WIND_STD]
     return Shown(scores.rmse(selection.wind, wind), std) if _usable(wind, std) else None
+
+
+def read_validation(folder: Path) -> ValidateResult:
+    """Return what is known of a candidate's quality.
+
+    Raises
+    ------
+    ValidationError
+        If it was not validated.
+    """
+    path = folder / VALIDATION
+    try:
+        return ValidateResult.model_validate_json(path.read_bytes())
+    except (OSError, pydantic.ValidationError) as error:
+        msg = f"{path}: the candidate is not validated; validate it first"
+        raise ValidationError(msg, file=str(path)) from error
 
 
 def predictor(model: bytes) -> Predictor:

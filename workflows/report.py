@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Mapping
+from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +13,21 @@ import numpy as np
 from apps.correction import load_truth
 from apps.datasets import read_simulation, simulation_path
 from apps.train import TrainTask
+from apps.validate import read_validation
 from edge_agent.contracts.geometry import wind_vector
 from edge_agent.contracts.site import Site
 from edge_agent.contracts.storage import write_bytes
 from workflows.fidelities import predict
+from workflows.figures import COLOURS, SURROGATE, embed
 from workflows.layout import RunFolder
 from workflows.ledger import CandidateRow, Ledger
 from workflows.notify import serving_table
+from workflows.report_state import state_section
 from workflows.service import OK, ReplayLog
 from workflows.tasks import required
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-#: Colour-blind safe (Okabe & Ito 2008), in the order of the baselines' names.
-COLOURS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-SURROGATE = "#0072B2"
 
 #: Height at which the airflow is drawn: where a grower stands, m.
 DRAWN_HEIGHT = 1.5
@@ -55,6 +52,7 @@ figure { margin: 2rem 0; }
 $releases
 $serving
 $simulators
+$house
 <h2>Error</h2>$error
 <h2>Latency</h2>$latency
 <h2>Airflow</h2>$airflow
@@ -93,6 +91,7 @@ def write_report(
         releases=_release_table(ledger.candidates()),
         serving=serving_table(summary["serving"]),
         simulators=_simulator_table(summary["correction"]),
+        house=state_section(ledger.states(), ledger.candidates()),
         error=_error_figure(published, started) if published else _NOTHING,
         latency=_latency_figure(log, summary["swaps"], started) if OK in log.status else _NOTHING,
         airflow=_airflow_figure(folder, site, ledger, published[-1]) if published else _NOTHING,
@@ -165,7 +164,7 @@ def _error_figure(published: list[CandidateRow], started: float) -> str:
         axes.grid(alpha=0.3, which="both")
     by_time.set_ylabel("RMSE on the evaluation set, m/s")
     by_size.legend(frameon=False)
-    return _embed(figure, "Error of each release and of the baselines on the same frozen set.")
+    return embed(figure, "Error of each release and of the baselines on the same frozen set.")
 
 
 def _latency_figure(log: ReplayLog, swaps: list[dict[str, Any]], started: float) -> str:
@@ -192,7 +191,7 @@ def _latency_figure(log: ReplayLog, swaps: list[dict[str, Any]], started: float)
     axes.grid(alpha=0.3, which="both")
     if swaps:
         axes.legend(frameon=False, loc="lower right")
-    return _embed(
+    return embed(
         figure, "Each answered request of the replay; swaps with the pause that they caused."
     )
 
@@ -207,7 +206,9 @@ def _airflow_figure(folder: RunFolder, site: Site, ledger: Ledger, candidate: Ca
         if row.role == "evaluation" and row.state == "done"
     ]
     task = TrainTask.model_validate(candidate.task)
-    truth = load_truth(folder.simulations, digests, site, task.correction, task.space)
+    checked = read_validation(Path(candidate.folder or ""))
+    fix = task.correction if checked.frozen_sets["evaluation"].corrected else None
+    truth = load_truth(folder.simulations, digests, site, fix, task.space)
     predicted = predict(folder, required(candidate.version), truth, site)
     error = np.sqrt(np.mean((predicted - truth.wind) ** 2, axis=(1, 2, 3, 4)))
     chosen = int(np.argsort(error)[len(error) // 2])
@@ -233,7 +234,7 @@ def _airflow_figure(folder: RunFolder, site: Site, ledger: Ledger, candidate: Ca
     for axes in panels:
         _decorate(axes, site, scenario.wind_from_direction)
     panels[2].set_xlabel("x, m")
-    return _embed(
+    return embed(
         figure,
         f"Horizontal wind speed {grid.z[level]:.1f} m above ground, wind {scenario.wind_speed:.1f}"
         f" m/s from {scenario.wind_from_direction:.0f} degrees: the evaluation scenario of median"
@@ -250,17 +251,3 @@ def _decorate(axes: Axes, site: Site, wind_from: float) -> None:
         "", (0.5 + 0.06 * float(u), 1.14 + 0.1 * float(v)), (0.5, 1.14),
         xycoords="axes fraction", arrowprops={"arrowstyle": "->", "lw": 2},
     )  # fmt: skip
-
-
-def _embed(figure: Figure, caption: str) -> str:
-    import matplotlib.pyplot as plt
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    plt.close(figure)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    text = html.escape(caption)
-    return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )

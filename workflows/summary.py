@@ -63,6 +63,15 @@ def summarise(
             "failures": sorted({row.reason for row in rows if row.reason}),
         },
         "correction": correction,
+        "states": [
+            {
+                "until": row.until,
+                "screen_loss_factor": row.state.screen_loss_factor,
+                "log_error": row.state.log_error,
+                "torn": [t.panel for t in row.state.tears],
+            }
+            for row in ledger.states()
+        ],
         "releases": [
             {
                 "version": c.version,
@@ -126,6 +135,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             + " s",
         ),
         ("model, or its delta", ", ".join(_size(r) for r in summary["releases"])),
+        *_house(summary["states"]),
         ("answers", f"{agent['answered']} ({agent['failed']} failed)"),
         ("before the first release", f"{agent['not_ready']} readings kept"),
         (
@@ -136,6 +146,15 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     ):
         table.add_row(name, value)
     return table
+
+
+def _house(states: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    if not states:
+        return []
+    last = states[-1]
+    torn = f", torn: {', '.join(last['torn'])}" if last["torn"] else ""
+    text = f"{len(states)} estimates, the last {last['screen_loss_factor']:.2f}{torn}"
+    return [("loss factor of the screens", text)]
 
 
 def _bytes(serving: Mapping[str, Any] | None) -> dict[str, int | None]:
