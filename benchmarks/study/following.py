@@ -32,7 +32,6 @@ from benchmarks.study.runs import Runs
 from benchmarks.study.truth import SEED, WIND_SPEED
 from edge_agent.contracts.features import SILENT
 from edge_agent.contracts.release import ReadingErrors
-from edge_agent.contracts.site import Site
 from edge_agent.contracts.site_state import SiteState
 from workflows.config import ScenarioRange
 from workflows.following import NEW_ERROR, Seen, followed, told
@@ -303,16 +302,3 @@ def as_told(winds: np.ndarray, state: SiteState, tear: Sequence[float]) -> np.nd
 def square_error(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return the mean square length of the error vector of each field, (n,), (m/s)^2."""
     return np.asarray(((predicted - truth) ** 2).sum(axis=1).mean(axis=(1, 2, 3)), float)
-
-
-def chain(
-    runs: tuple[Runs, Runs], winds: np.ndarray, readings: Readings, rules: Rules, end: float
-) -> list[Version]:
-    """Return the releases of one chain; arguments as those of `Chain`."""
-    return list(Chain(*runs, winds, readings, rules).follow(end))
-
-
-def whole_and_torn(site: Site, store_runs: Runs) -> Runs:
-    """Return runs of the study's space in the same store."""
-    space = space_of(site, loss=True, tears=True)
-    return Runs(site, store_runs.fidelity, store_runs.store, space=space)

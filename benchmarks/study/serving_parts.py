@@ -246,7 +246,7 @@ def weeks(results: Results) -> Part:
         cells = [
             f"**{v:.3f}**" if best[w] == place else f"{v:.3f}" for w, v in enumerate(table_[k])
         ]
-        everything = float(np.sqrt(chain[k].error.mean()))
+        everything = float(np.sqrt(chain[k].error[serving.FINE].mean()))
         rows.append(
             [f"{chain[k].number}", f"{chain[k].hours / 24:.1f}", *cells, f"{everything:.3f}"]
         )

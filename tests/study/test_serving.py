@@ -1,11 +1,10 @@
-"""Which release serves, what people tell the chain, and which baselines are beaten."""
+"""Which release serves, and which baselines are beaten."""
 
 import numpy as np
 import pytest
 
 from benchmarks.study import serving
-from benchmarks.study.following import HOLE_ERROR, WASHED_ERROR, Rules, Version, told
-from benchmarks.study.moving import ALARM_DAYS, TORN, WASHES, known
+from benchmarks.study.following import Version
 from edge_agent.contracts.site_state import SiteState
 
 HOURS = np.arange(0.0, 48.0, 4.0)
@@ -14,7 +13,18 @@ HOURS = np.arange(0.0, 48.0, 4.0)
 def version(number, errors):
     both = np.stack([np.asarray(errors, float)] * 2)
     state = SiteState()
-    return Version(number, 12.0 * number, state, 16, 16, both, 2 * both, 3 * both)
+    return Version(
+        number,
+        12.0 * number,
+        state,
+        16,
+        16,
+        2,
+        both,
+        seen=both / 2,
+        nearest=2 * both,
+        ratio=3 * both,
+    )
 
 
 @pytest.fixture
@@ -58,24 +68,11 @@ def test_only_instants_that_all_can_answer_count(chain):
     assert serving.scored_from(ways).tolist() == [h >= 20 for h in HOURS]
 
 
-@pytest.mark.parametrize("wash", WASHES)
-def test_a_wash_is_clean_screens_until_the_readings_say_better(wash):
-    rules = Rules(cycle_hours=12.0)
-    dusty = SiteState(screen_loss_factor=1.7, log_error=0.05)
-    after = 24 * wash + 6
-    told_ = told(dusty, known(after / 24), after, rules)
-    assert (told_.screen_loss_factor, told_.log_error) == (1.0, WASHED_ERROR)
-    # One cycle on it is no news.
-    later = told(dusty, known((after + 12) / 24), after + 12, rules)
-    assert later.screen_loss_factor == 1.7
-
-
-def test_a_hole_is_named_when_it_is_found_and_makes_the_state_less_certain():
-    rules = Rules(cycle_hours=12.0)
-    before = SiteState(screen_loss_factor=1.4, log_error=0.05)
-    hidden = 24 * (TORN[0] + ALARM_DAYS) - 1
-    assert told(before, known(hidden / 24), hidden, rules) == before
-    found = told(before, known((hidden + 6) / 24), hidden + 6, rules)
-    assert [t.panel for t in found.tears] == ["west"]
-    assert found.screen_loss_factor == 1.4
-    assert found.log_error == pytest.approx(np.hypot(0.05, HOLE_ERROR))
+def test_both_signatures_are_served_alike(chain):
+    arrives = np.array([12.0, 24.0, 36.0])
+    blind, seeing = (
+        serving.serve(chain, HOURS, arrives, signature=signature)
+        for signature in (serving.BLIND, serving.SEEING)
+    )
+    np.testing.assert_array_equal(seeing.age, blind.age)
+    np.testing.assert_array_equal(seeing.error, blind.error / 2)
