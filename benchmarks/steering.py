@@ -1,13 +1,17 @@
 """Runs that a given error takes: steered beside random, Sobol and grid sampling.
 
-``python benchmarks/steering.py [--runs 96] [--seeds 3] [--store DIR] [--json FILE]``
+``python -m benchmarks.steering [--houses] [--runs 96] [--seeds 3] [--store DIR] [--json FILE]``
 
-Each strategy chooses winds, the embedded solver runs them, and the same surrogate family is trained
-on the first 8, 12, ... of them. Two errors are measured on runs that nobody chose by: over the
-weather of the mast record (what the site sees), and over a cover of all winds. *Steered* uses the
-campaign's own functions (`workflows.acquisition`): after each training the next batch goes where
-the members disagree, weighted by the weather's frequency in the first half of the record; the
+Each strategy chooses scenarios, the embedded solver runs them, and the same surrogate family is
+trained on the first 8, 12, ... of them. Two errors are measured on runs that nobody chose by: over
+the weather of the mast record (what the site sees), and over a cover of all scenarios. *Steered*
+uses the campaign's own functions (`workflows.acquisition`): after each training the next batch goes
+where the members disagree, weighted by the weather's frequency in the first half of the record; the
 evaluation winds are from its second half. The grid is a new one for each number of runs.
+
+With ``--houses`` the screens' loss factor is an input as well as the wind. What the site sees then
+is the second half of the record in a house whose screens get dusty and are washed
+(`benchmarks.study.moving`), and steering knows the factor of the day on which that half begins.
 """
 
 from __future__ import annotations
@@ -20,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from learning_curve import Unlimited, fitted
-from weather import recorded
 
 from apps import scores
 from apps.datasets import load_simulations
@@ -29,15 +31,20 @@ from apps.scenarios import Scenario
 from apps.simulation_set import SimulationSet
 from apps.simulators.base import Case, Fidelity, Finished, Resources
 from apps.simulators.registry import make
-from apps.space import WIND
+from apps.space import LOSS_FACTOR, Space, space_of
 from apps.surrogates.places import Places
 from apps.surrogates.symmetry import symmetries
+from benchmarks.learning_curve import Unlimited, fitted
+from benchmarks.study.moving import true_state
+from benchmarks.weather import recorded
 from edge_agent.contracts.site import Site
-from workflows.acquisition import choose, reach_of, weather_frequency, worth
+from edge_agent.contracts.site_state import SiteState
+from workflows.acquisition import choose, reach_of, state_frequency, weather_frequency, worth
 from workflows.steering import cover
+from workflows.variety import Variety
 
 ROOT = Path(__file__).resolve().parent.parent
-SPEEDS = (0.5, 14.0)
+SPEEDS, LOSS = (0.5, 14.0), (0.7, 3.0)
 POOL, BATCH = 384, 8
 #: Share of the cover in the weather's density, as in a campaign.
 EXPLORE = 0.5
@@ -51,49 +58,63 @@ class Simulations:
     site : Site
     fidelity : Fidelity
     store : Path
+    space : Space
+        Columns of a scenario beside the wind.
     """
 
-    def __init__(self, site: Site, fidelity: Fidelity, store: Path) -> None:
-        self.site = site
+    def __init__(self, site: Site, fidelity: Fidelity, store: Path, space: Space) -> None:
+        self.site, self.space = site, space
         self._fidelity = fidelity
         self._store = store
         self._simulator = make(fidelity.simulator, store)
 
-    def of(self, winds: np.ndarray) -> SimulationSet:
-        """Return the runs of (n, 2) winds, in this order."""
+    def of(self, rows: np.ndarray) -> SimulationSet:
+        """Return the runs of scenarios (n, 2 + columns), in this order."""
         digests: list[str] = []
         scenarios = [
-            Scenario(wind_speed=round(float(s), 3), wind_from_direction=round(float(d), 2) % 360.0)
-            for s, d in winds
+            Scenario(
+                wind_speed=round(float(speed), 3),
+                wind_from_direction=round(float(direction), 2) % 360.0,
+                **({LOSS_FACTOR: round(float(state[0]), 3)} if state else {}),
+            )
+            for speed, direction, *state in rows
         ]
         for i in range(0, len(scenarios), BATCH):
             cases = [Case(self.site, s, self._fidelity) for s in scenarios[i : i + BATCH]]
             done = self._simulator.run(cases, Resources(batch=BATCH), None, Unlimited())
             digests += [d.digest for d in done if isinstance(d, Finished)]
-        return load_simulations(self._store, digests, self.site)
+        return load_simulations(self._store, digests, self.site, self.space)
 
 
-def covering(n: int, seed: int, start: int = 0) -> np.ndarray:
-    """Return scrambled Sobol winds."""
-    scenarios = cover("steering", start, n, seed, SPEEDS)
-    return np.array([(s.wind_speed, s.wind_from_direction) for s in scenarios])
+def covering(n: int, seed: int, space: Space, start: int = 0) -> np.ndarray:
+    """Return scrambled Sobol scenarios."""
+    variety = Variety(LOSS if space.scalars else None)
+    scenarios = cover("steering", start, n, seed, SPEEDS, variety)
+    return np.array([(s.wind_speed, s.wind_from_direction, *space.row(s)) for s in scenarios])
 
 
-def at_random(n: int, seed: int) -> np.ndarray:
-    """Return winds drawn independently from the same measure as the cover's."""
-    rng = np.random.default_rng(seed)
+def spread(shares: np.ndarray) -> np.ndarray:
+    """Return scenarios (n, dimensions) for shares of the range of each, the cover's measure."""
     low, high = np.sqrt(SPEEDS)
-    return np.stack([rng.uniform(low, high, n) ** 2, rng.uniform(0, 360, n)], axis=1)
+    rows = [(low + (high - low) * shares[:, 0]) ** 2, 360.0 * shares[:, 1]]
+    rows += [LOSS[0] * (LOSS[1] / LOSS[0]) ** share for share in shares[:, 2:].T]
+    return np.stack(rows, axis=1)
 
 
-def on_a_grid(n: int) -> np.ndarray:
-    """Return a grid of about n winds: speeds by directions, half a step off the house's axes."""
-    speeds = max(2, round(np.sqrt(n / 2)))
-    directions = max(2, round(n / speeds))
-    low, high = np.sqrt(SPEEDS)
-    s = np.linspace(low, high, speeds) ** 2
-    d = (np.arange(directions) + 0.5) * 360.0 / directions
-    return np.stack(np.meshgrid(s, d, indexing="ij"), axis=-1).reshape(-1, 2)
+def at_random(n: int, seed: int, dimensions: int) -> np.ndarray:
+    """Return scenarios drawn independently from the same measure as the cover's."""
+    return spread(np.random.default_rng(seed).uniform(size=(n, dimensions)))
+
+
+def on_a_grid(n: int, dimensions: int) -> np.ndarray:
+    """Return a grid of about n scenarios: twice as many directions as speeds, and losses."""
+    speeds = max(2, round((n / 2) ** (1 / dimensions)))
+    sizes = [speeds] * (dimensions - 1)
+    directions = max(2, round(n / np.prod(sizes)))
+    # Half a step off the house's axes.
+    axes = [np.linspace(0, 1, speeds), (np.arange(directions) + 0.5) / directions]
+    axes += [np.linspace(0, 1, size) for size in sizes[1:]]
+    return spread(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dimensions))
 
 
 class Steered:
@@ -104,19 +125,26 @@ class Steered:
     runs : Simulations
     weather : (m, 2) array
         Winds of the past.
+    state : SiteState
+        Estimate of the house.
     """
 
-    def __init__(self, runs: Simulations, weather: np.ndarray) -> None:
+    def __init__(self, runs: Simulations, weather: np.ndarray, state: SiteState) -> None:
         self._runs = runs
-        self._weather = weather
-        self._places = Places(runs.site, WIND, symmetries(runs.site), SPEEDS, ())
+        self._weather, self._state = weather, state
+        low, high = np.log(LOSS).tolist()
+        limits = ((low, high),) if runs.space.scalars else ()
+        self._places = Places(runs.site, runs.space, symmetries(runs.site), SPEEDS, limits)
 
-    def winds(self, n: int, seed: int, train: Callable[[SimulationSet], Any]) -> np.ndarray:
-        """Return n winds: a covering start, then batch after batch."""
-        chosen = covering(BATCH, seed)
-        pool = covering(POOL, seed, start=BATCH)
+    def scenarios(self, n: int, seed: int, train: Callable[[SimulationSet], Any]) -> np.ndarray:
+        """Return n scenarios: a covering start, then batch after batch."""
+        space = self._runs.space
+        dimensions = 2 + len(space.columns)
+        chosen = covering(BATCH, seed, space)
+        pool = covering(POOL, seed, space, start=BATCH)
         ages = np.zeros(len(self._weather))
         frequency = weather_frequency(pool, self._weather, ages, 1.0)
+        frequency *= state_frequency(pool[:, 2:], space, self._state)
         frequency = EXPLORE + (1 - EXPLORE) * frequency
         between = self._places.apart(pool, pool)
         while len(chosen) < n:
@@ -126,7 +154,8 @@ class Steered:
             gain = worth(deviation, frequency, self._places.apart(pool, chosen))
             # The model has learnt from every run before.
             none = np.empty((POOL, 0))
-            best = choose(gain, between, none, min(BATCH, n - len(chosen)), reach_of(len(chosen)))
+            reach = reach_of(len(chosen), dimensions)
+            best = choose(gain, between, none, min(BATCH, n - len(chosen)), reach)
             chosen = np.concatenate([chosen, pool[best]])
         return chosen
 
@@ -148,7 +177,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--evaluation", type=int, default=128, help="runs of each evaluation set")
     parser.add_argument("--cells", type=int, nargs=3, default=[32, 20, 8])
-    parser.add_argument("--family", default="pod_regression")
+    parser.add_argument("--family", default="pod_gp")
+    parser.add_argument("--houses", action="store_true", help="the screens' loss varies as well")
     parser.add_argument("--store", type=Path, help="keeps the runs; a temporary folder if none")
     parser.add_argument("--json", type=Path, help="write the results here")
     options = parser.parse_args()
@@ -160,28 +190,41 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, store: Path) -> dict[str, Any]:
     site = Site.from_toml(ROOT / "configs" / "sites" / "lindcove.toml")
-    runs = Simulations(site, Fidelity(cells=tuple(options.cells)), store)
-    winds = recorded(site)[1]
-    record = winds[(winds[:, 0] >= SPEEDS[0]) & (winds[:, 0] <= SPEEDS[1])]
-    past, future = record[: len(record) // 2], record[len(record) // 2 :]
+    space = space_of(site, loss=options.houses, tears=False)
+    runs = Simulations(site, Fidelity(cells=tuple(options.cells)), store, space)
+    seconds, winds = recorded(site)[:2]
+    days = (seconds - seconds[0]) / 86400.0
+    inside = (winds[:, 0] >= SPEEDS[0]) & (winds[:, 0] <= SPEEDS[1])
+    record, days = winds[inside], days[inside]
+    half = len(record) // 2
+    past, future = record[:half], record[half:]
+    now = SiteState()
+    if options.houses:
+        factors = np.array([true_state(day).screen_loss_factor for day in days])
+        future = np.concatenate([future, factors[half:, None]], axis=1)
+        now = SiteState(screen_loss_factor=float(factors[half - 1]), log_error=0.1)
     rng = np.random.default_rng(1)
     truths = {
         "weather": runs.of(future[rng.choice(len(future), options.evaluation, replace=False)]),
-        "cover": runs.of(covering(options.evaluation, 999)),
+        "cover": runs.of(covering(options.evaluation, 999, space)),
     }
+    dimensions = 2 + len(space.columns)
     sizes = [n for n in (8, 12, 16, 24, 32, 48, 64, 96, 128, 192) if n <= options.runs]
-    steered = Steered(runs, past)
+    steered = Steered(runs, past, now)
     train = lambda data: fitted(options.family, {}, data, site)[0]  # noqa: E731
     errors: dict[str, dict[str, list[list[float]]]] = {name: {} for name in truths}
     for strategy in ("random", "sobol", "grid", "steered"):
         for seed in range(options.seeds if strategy != "grid" else 1):
             if strategy == "steered":
-                winds = steered.winds(options.runs, seed, train)
-            elif strategy != "grid":
-                winds = (at_random if strategy == "random" else covering)(options.runs, seed)
+                chosen = steered.scenarios(options.runs, seed, train)
+            elif strategy == "random":
+                chosen = at_random(options.runs, seed, dimensions)
+            elif strategy == "sobol":
+                chosen = covering(options.runs, seed, space)
             found: dict[str, list[float]] = {name: [] for name in truths}
             for n in sizes:
-                model = train(runs.of(on_a_grid(n) if strategy == "grid" else winds[:n]))
+                grid = strategy == "grid"
+                model = train(runs.of(on_a_grid(n, dimensions) if grid else chosen[:n]))
                 for name, truth in truths.items():
                     wind = model.predict(truth.inputs)[0]
                     found[name].append(float(scores.rmse(truth.wind, wind)))
