@@ -48,19 +48,24 @@ class House:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory, site) -> House:
-    store, sets = tmp_path_factory.mktemp("house"), {}
-    embedded = simulator("embedded", store)
-    for k, (name, n) in enumerate(SIZES.items()):
-        i = np.arange(n) + 100 * k
-        speeds = 0.6 + 12 * ((i * 0.7548776662 + 0.1) % 1)
-        directions = 360 * ((i * 0.5698402910 + 0.3) % 1)
-        cases = [
-            Case(site, Scenario(wind_speed=s, wind_from_direction=d), FIDELITY)
-            for s, d in zip(speeds.tolist(), directions.tolist(), strict=True)
-        ]
-        done = embedded.run(cases, Resources(batch=n), None, Unlimited())
-        sets[name] = tuple(sorted(one.digest for one in done))
+    store = tmp_path_factory.mktemp("house")
+    sets = {
+        name: simulated(site, store, n, 100 * k, FIDELITY)
+        for k, (name, n) in enumerate(SIZES.items())
+    }
     return House(site, store, sets)
+
+
+def simulated(site, store, n, first, fidelity):
+    i = np.arange(n) + first
+    speeds = 0.6 + 12 * ((i * 0.7548776662 + 0.1) % 1)
+    directions = 360 * ((i * 0.5698402910 + 0.3) % 1)
+    cases = [
+        Case(site, Scenario(wind_speed=s, wind_from_direction=d), fidelity)
+        for s, d in zip(speeds.tolist(), directions.tolist(), strict=True)
+    ]
+    done = simulator("embedded", store).run(cases, Resources(batch=n), None, Unlimited())
+    return tuple(sorted(one.digest for one in done))
 
 
 def swapped(data):
@@ -156,6 +161,17 @@ def test_sound_data_are_not_suspected(house, tmp_path):
     assert suspicions(house.site, few, selection) == ()
     dusty = dataclasses.replace(training, wind=training.wind * np.float32(0.8))
     assert suspicions(house.site, dusty, selection) == (), "dust is no fault"
+
+
+def test_frozen_sets_of_a_finer_grid_hide_no_coarse_fault(house, site, tmp_path):
+    digests = simulated(site, tmp_path, SIZES["selection"], 100, Fidelity(cells=(44, 28, 12)))
+    fine = load_simulations(tmp_path, digests, site)
+    training = house.set("training")
+    assert suspicions(site, training, fine, same_solver=False) == ()
+    # Which units, a coarse grid's own error may hide.
+    for corrupt, named in ((swapped, "are exchanged"), (in_kilometres_per_hour, "other units")):
+        doubts = suspicions(site, corrupt(training), fine, same_solver=False)
+        assert named in " ".join(doubts), doubts
 
 
 def test_directions_the_other_way_and_fields_of_something_else_are_named(house, site):
