@@ -166,6 +166,17 @@ def rows(of: Problem, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     yield measured(name, symmetry, data, of)
 
 
+def luck(name: str, runs: int, of: Problem) -> list[float]:
+    """Return the speed error of a family on each of the disjoint blocks of training runs."""
+    whole, found = len(of.training.digests), []
+    for first in range(0, whole - runs + 1, runs):
+        data = of.training.take(slice(first, first + runs))
+        with blas_threads(1):
+            model = family(name).fit(data, of.site, family_settings(name, {}), 0)
+        found.append(speed_error(of.truth.wind, model.predict(of.truth.inputs)[0]))
+    return found
+
+
 def line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -182,10 +193,13 @@ def main() -> None:
         "--no-mirrors", nargs="*", default=["pod_regression", "pod_gp", "pod_network"]
     )
     parser.add_argument("--peers", nargs="*", default=list(PEERS), help="the trial's families")
+    parser.add_argument(
+        "--blocks", default="pod_gp", help="family whose error is shown for other runs, too"
+    )
     parser.add_argument("--cells", type=int, nargs=3, default=[32, 20, 8])
     args = parser.parse_args()
     site = Site.from_toml(learning_curve.ROOT / "configs" / "sites" / "lindcove.toml")
-    fidelity, tables = Fidelity(cells=tuple(args.cells)), {}
+    fidelity, tables, blocks = Fidelity(cells=tuple(args.cells)), {}, {}
     for name in args.problem:
         make, seed = PROBLEMS[name]
         seed = seed if args.seed is None else args.seed
@@ -194,14 +208,22 @@ def main() -> None:
         shown = {k: v for k, v in COLUMNS.items() if name == "trial" or k != "trial"}
         print(f"\n{name}, seed {seed}\n")
         print(line([title for title, _ in shown.values()]) + "\n" + "|---" * len(shown) + "|")
-        tables[name] = []
+        tables[name], blocks[name] = [], {}
         for row in rows(of, args):
             tables[name].append(row)
             texts = (form.format(row[k]) if k in row else "" for k, (_, form) in shown.items())
             print(line(list(texts)), flush=True)
+        for n in args.runs if args.blocks else ():
+            errors = blocks[name][n] = luck(args.blocks, n, of)
+            met = sum(e <= AIM.get(n, 0.0) for e in errors)
+            print(
+                f"\n{args.blocks} on each {n} of the runs: {min(errors):.4f} to {max(errors):.4f}, "
+                f"median {np.median(errors):.4f}; aim met by {met} of {len(errors)}"
+            )
     if args.json:
         settings = {k: str(v) for k, v in vars(args).items()}
-        args.json.write_text(json.dumps({"settings": settings, "tables": tables}, indent=1) + "\n")
+        found = {"settings": settings, "tables": tables, "blocks": blocks}
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
