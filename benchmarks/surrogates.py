@@ -1,9 +1,12 @@
-"""Held-out error of every family by number of runs, with and without the site's symmetries.
+"""Held-out error of every family by number of runs, on two problems of one site.
 
-Beside floors and the trial's POD + Gaussian process (`../shared/facts/cfd.md`, section 5), on one
-site's embedded runs, made once and kept in ``--out``. Speed error is the mean over evaluation
-scenarios of the relative L2 error of wind speed; coverage that of 90 % intervals calibrated on the
-calibration set; latency of one answer in ONNX Runtime on one thread.
+``wind``: wind speed and direction, the two inputs of the default campaign. ``trial``: the seven
+parameters of the first trial of surrogates (`benchmarks.trial.problem`,
+``../shared/facts/cfd.md``, section 5), beside the trial's own families (`benchmarks.trial.peers`).
+
+Embedded runs, made once and kept in ``--out``. Speed error is the mean over evaluation scenarios of
+the relative L2 error of wind speed; coverage that of 90 % intervals calibrated on the calibration
+set; latency of one answer in ONNX Runtime on one thread.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +29,46 @@ from apps.simulators.base import Fidelity
 from apps.surrogates.base import FAMILIES, by_name, family, family_settings
 from apps.surrogates.blas import blas_threads
 from apps.surrogates.export import canonical_bytes, check_parity
-from benchmarks.learning_curve import ROOT, simulated
+from benchmarks import learning_curve
+from benchmarks.trial import problem
+from benchmarks.trial.peers import BEST, LIKE, PEERS, gaussian_process
 from edge_agent.contracts.features import MastLogLaw
 from edge_agent.contracts.site import Site
 
-#: The trial's best on its own house, and what is aimed at: a third less.
-TRIAL = {16: 0.050, 64: 0.029, 256: 0.021}
+#: What is aimed at: a third less than the trial's best on its own house.
+AIM = {runs: 2 / 3 * error for runs, error in BEST.items()}
+TRAINING, CALIBRATION, EVALUATION = 256, 128, 128
+#: Title of each column, and how its values are written.
+COLUMNS = {
+    "model": ("model", "{}"),
+    "runs": ("runs", "{}"),
+    "speed_error": ("speed error", "{:.4f}"),
+    "aim_met": ("aim met", "{}"),
+    "trial": ("the trial's", "{}"),
+    "rmse": ("RMSE, m/s", "{:.4f}"),
+    "coverage": ("coverage", "{:.3f}"),
+    "cpu_seconds": ("CPU s", "{:.1f}"),
+    "latency_ms": ("ms", "{:.2f}"),
+    "kilobytes": ("kB", "{:.0f}"),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be learnt, and what it is judged by."""
+
+    site: Site
+    training: SimulationSet
+    calibration: SimulationSet
+    truth: SimulationSet
+
+    def row(self, name: str, runs: int, wind: np.ndarray) -> dict[str, Any]:
+        """Return a row of the table: the errors of some predictions."""
+        error = speed_error(self.truth.wind, wind)
+        row = {"model": name, "runs": runs, "speed_error": error}
+        if runs in AIM:
+            row["aim_met"] = "yes" if error <= AIM[runs] else "no"
+        return row | {"rmse": scores.rmse(self.truth.wind, wind)}
 
 
 def speed_error(truth: np.ndarray, wind: np.ndarray) -> float:
@@ -38,123 +76,154 @@ def speed_error(truth: np.ndarray, wind: np.ndarray) -> float:
     return float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1)).mean())
 
 
-def gaussian_process(data: SimulationSet, inputs: np.ndarray) -> np.ndarray:
-    """Return the trial's POD + GP: wind over speed, anisotropic Matern kernel, scikit-learn."""
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-
-    def columns(speed: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        angle = np.deg2rad(direction)
-        return np.stack([np.cos(angle), np.sin(angle), speed], axis=1)
-
-    x = columns(data.wind_speed, data.wind_from_direction)
-    mean, spread = x.mean(axis=0), x.std(axis=0)
-    y = (data.wind / data.wind_speed[:, None, None, None, None]).reshape(len(x), -1)
-    centre = y.mean(axis=0)
-    modes = np.linalg.svd(y - centre, full_matrices=False)[2][: min(len(x) - 1, 48)]
-    kernel = ConstantKernel(1) * Matern(np.ones(3) * 3, (0.1, 100), nu=2.5) + WhiteKernel(1e-3)
-    process = GaussianProcessRegressor(kernel, normalize_y=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of lengths at the ends of their bounds
-        process.fit((x - mean) / spread, (y - centre) @ modes.T)
-    asked = (columns(*inputs.T.astype(float)) - mean) / spread
-    found = process.predict(asked) @ modes + centre
-    return np.asarray(found * inputs[:, :1]).reshape(-1, *data.wind.shape[1:])
+def wind_problem(site: Site, fidelity: Fidelity, most: int, store: Path, seed: int) -> Problem:
+    """Return the problem of wind speed and direction."""
+    sets = (
+        learning_curve.simulated(site, fidelity, stream, n, seed, store)
+        for stream, n in (
+            ("training", most),
+            ("calibration", CALIBRATION),
+            ("evaluation", EVALUATION),
+        )
+    )
+    return Problem(site, *sets)
 
 
-def floor(name: str, wind: np.ndarray, truth: SimulationSet, n: int) -> dict[str, Any]:
-    return {
-        "model": name,
-        "runs": n,
-        "speed_error": speed_error(truth.wind, wind),
-        "rmse": scores.rmse(truth.wind, wind),
-    }
+def trial_problem(site: Site, fidelity: Fidelity, most: int, store: Path, seed: int) -> Problem:
+    """Return the trial's problem."""
+    last = TRAINING + CALIBRATION
+    places = ((0, min(most, TRAINING)), (TRAINING, last), (last, last + EVALUATION))
+    sets = (problem.simulated(site, fidelity, seed, a, b, store) for a, b in places)
+    return Problem(site, *sets)
 
 
-def measured(
-    name: str,
-    symmetry: bool,
-    data: SimulationSet,
-    site: Site,
-    truth: SimulationSet,
-    calibration: SimulationSet,
-) -> dict[str, Any]:
-    settings = family_settings(name, {"symmetry": symmetry})
+#: How each is made, and the seed of its scenarios, which no choice of settings has seen.
+PROBLEMS = {"wind": (wind_problem, 7), "trial": (trial_problem, problem.SEED)}
+
+
+def reached(trial: dict[int, float], runs: int) -> dict[str, str]:
+    """Return what the trial reached with so many runs, for a row; nothing if it did not try."""
+    return {"trial": f"{trial[runs]:.3f}"} if runs in trial else {}
+
+
+def timed(fit: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what a training gives, on one thread, and its CPU seconds."""
     started = time.process_time()
     with blas_threads(1):
-        model = family(name).fit(data, site, settings, 0)
-    seconds = time.process_time() - started
+        model = fit()
+    return model, time.process_time() - started
+
+
+def measured(name: str, symmetry: bool, data: SimulationSet, of: Problem) -> dict[str, Any]:
+    """Return the row of one of our families."""
+    settings = family_settings(name, {"symmetry": symmetry})
+    model, seconds = timed(lambda: family(name).fit(data, of.site, settings, 0))
     exported = canonical_bytes(model.to_onnx())
-    variables = input_variables(MastLogLaw.for_site(site), data, site, None)
-    wind, std = model.predict(truth.inputs)
-    factor = scores.conformal_factor(calibration.wind, *model.predict(calibration.inputs), 0.9)
+    variables = input_variables(MastLogLaw.for_site(of.site), data, of.site, None)
+    wind, std = model.predict(of.truth.inputs)
+    known = of.calibration
+    factor = scores.conformal_factor(known.wind, *model.predict(known.inputs), 0.9)
     label = name if symmetry else f"{name}, no mirrors"
-    return floor(label, wind, truth, len(data.digests)) | {
-        "coverage": scores.coverage(truth.wind, wind, std, factor),
-        "cpu_seconds": seconds,
-        "latency_ms": latency_ms(exported, truth.inputs[:1]),
-        "kilobytes": len(exported) / 1024,
-        "parity": check_parity(by_name(model.predict), exported, variables),
-    }
+    return (
+        of.row(label, len(data.digests), wind)
+        | {
+            "coverage": scores.coverage(of.truth.wind, wind, std, factor),
+            "cpu_seconds": seconds,
+            "latency_ms": latency_ms(exported, of.truth.inputs[:1]),
+            "kilobytes": len(exported) / 1024,
+            "parity": check_parity(by_name(model.predict), exported, variables),
+        }
+        | reached(LIKE.get((name, symmetry), {}), len(data.digests))
+    )
 
 
-def line(row: dict[str, Any]) -> str:
-    aim = 2 / 3 * TRIAL[row["runs"]] if row["runs"] in TRIAL else None
-    met = "" if aim is None else "yes" if row["speed_error"] <= aim else "no"
-    cells = [row["model"], f"{row['runs']}", f"{row['speed_error']:.4f}", met, f"{row['rmse']:.4f}"]
-    for key, form in (
-        ("coverage", "{:.3f}"),
-        ("cpu_seconds", "{:.1f}"),
-        ("latency_ms", "{:.2f}"),
-        ("kilobytes", "{:.0f}"),
-    ):
-        cells.append(form.format(row[key]) if key in row else "")
+def peer(name: str, data: SimulationSet, of: Problem) -> dict[str, Any]:
+    """Return the row of one of the trial's families."""
+    predict, seconds = timed(lambda: PEERS[name].fit(data, of.site))
+    row = of.row(f"*{name}*", len(data.digests), predict(of.truth))
+    return row | {"cpu_seconds": seconds} | reached(PEERS[name].trial, len(data.digests))
+
+
+def floors(data: SimulationSet, of: Problem) -> list[dict[str, Any]]:
+    """Return the rows of the wind problem's floors."""
+    n, found = len(data.digests), baselines.nearest_simulation(data, of.truth.inputs)
+    process = gaussian_process(data, of.site)(of.truth)
+    return [of.row("nearest run", n, found), of.row("POD + GP (trial's)", n, process)]
+
+
+def rows(of: Problem, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a problem's table."""
+    state = bool(of.training.space.columns)
+    for n in args.runs:
+        data = of.training.take(slice(n))
+        if state:
+            yield from (peer(name, data, of) for name in args.peers)
+        else:
+            yield from floors(data, of)
+        for symmetry, names in ((False, args.no_mirrors), (True, args.families)):
+            for name in names:
+                if FAMILIES[name].takes_state or not state:
+                    yield measured(name, symmetry, data, of)
+
+
+def luck(name: str, runs: int, of: Problem) -> list[float]:
+    """Return the speed error of a family on each of the disjoint blocks of training runs."""
+    whole, found = len(of.training.digests), []
+    for first in range(0, whole - runs + 1, runs):
+        data = of.training.take(slice(first, first + runs))
+        with blas_threads(1):
+            model = family(name).fit(data, of.site, family_settings(name, {}), 0)
+        found.append(speed_error(of.truth.wind, model.predict(of.truth.inputs)[0]))
+    return found
+
+
+def line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder that keeps the runs")
-    parser.add_argument("--json", type=Path, help="write the table there, too")
+    parser.add_argument("--json", type=Path, help="write the tables there, too")
+    parser.add_argument("--problem", choices=list(PROBLEMS), nargs="+", default=list(PROBLEMS))
+    parser.add_argument("--seed", type=int, help="of the scenarios; each problem's own if none")
     parser.add_argument("--runs", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--families", nargs="*", default=list(FAMILIES))
-    parser.add_argument("--no-mirrors", nargs="*", default=["pod_regression", "pod_network"])
-    parser.add_argument("--floors", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--cells", type=int, nargs=3, default=[32, 20, 8])
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--evaluation", type=int, default=128)
-    parser.add_argument("--calibration", type=int, default=128)
-    args = parser.parse_args()
-    site = Site.from_toml(ROOT / "configs" / "sites" / "lindcove.toml")
-    fidelity = Fidelity(cells=tuple(args.cells))
-    truth, calibration, training = (
-        simulated(site, fidelity, stream, n, args.seed, args.out)
-        for stream, n in (
-            ("evaluation", args.evaluation),
-            ("calibration", args.calibration),
-            ("training", max(args.runs)),
-        )
+    parser.add_argument(
+        "--no-mirrors", nargs="*", default=["pod_regression", "pod_gp", "pod_network"]
     )
-    print("| model | runs | speed error | aim met | RMSE, m/s | coverage | CPU s | ms | kB |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    rows = []
-
-    def show(row: dict[str, Any]) -> None:
-        rows.append(row)
-        print(line(row), flush=True)
-
-    for n in args.runs:
-        data, inputs = training.take(slice(n)), truth.inputs
-        if args.floors:
-            show(floor("nearest run", baselines.nearest_simulation(data, inputs), truth, n))
-            show(floor("POD + GP (trial's)", gaussian_process(data, inputs), truth, n))
-        for name in args.no_mirrors:
-            show(measured(name, False, data, site, truth, calibration))
-        for name in args.families:
-            show(measured(name, True, data, site, truth, calibration))
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), help="the trial's families")
+    parser.add_argument(
+        "--blocks", default="pod_gp", help="family whose error is shown for other runs, too"
+    )
+    parser.add_argument("--cells", type=int, nargs=3, default=[32, 20, 8])
+    args = parser.parse_args()
+    site = Site.from_toml(learning_curve.ROOT / "configs" / "sites" / "lindcove.toml")
+    fidelity, tables, blocks = Fidelity(cells=tuple(args.cells)), {}, {}
+    for name in args.problem:
+        make, seed = PROBLEMS[name]
+        seed = seed if args.seed is None else args.seed
+        of = make(site, fidelity, max(args.runs), args.out, seed)
+        # Another problem's figures are beside the point where there are two inputs.
+        shown = {k: v for k, v in COLUMNS.items() if name == "trial" or k != "trial"}
+        print(f"\n{name}, seed {seed}\n")
+        print(line([title for title, _ in shown.values()]) + "\n" + "|---" * len(shown) + "|")
+        tables[name], blocks[name] = [], {}
+        for row in rows(of, args):
+            tables[name].append(row)
+            texts = (form.format(row[k]) if k in row else "" for k, (_, form) in shown.items())
+            print(line(list(texts)), flush=True)
+        for n in args.runs if args.blocks else ():
+            errors = blocks[name][n] = luck(args.blocks, n, of)
+            met = sum(e <= AIM.get(n, 0.0) for e in errors)
+            print(
+                f"\n{args.blocks} on each {n} of the runs: {min(errors):.4f} to {max(errors):.4f}, "
+                f"median {np.median(errors):.4f}; aim met by {met} of {len(errors)}"
+            )
     if args.json:
         settings = {k: str(v) for k, v in vars(args).items()}
-        args.json.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+        found = {"settings": settings, "tables": tables, "blocks": blocks}
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

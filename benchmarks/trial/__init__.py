@@ -1,0 +1,1 @@
+"""The first trial of surrogates, repeated on our site: its problem and its families."""
