@@ -39,7 +39,14 @@ from benchmarks.study.moving import true_state
 from benchmarks.weather import recorded
 from edge_agent.contracts.site import Site
 from edge_agent.contracts.site_state import SiteState
-from workflows.acquisition import choose, reach_of, state_frequency, weather_frequency, worth
+from workflows.acquisition import (
+    choose,
+    reach_of,
+    spread_out,
+    state_frequency,
+    weather_frequency,
+    worth,
+)
 from workflows.steering import cover
 from workflows.variety import Variety
 
@@ -137,27 +144,30 @@ class Steered:
         self._places = Places(runs.site, runs.space, symmetries(runs.site), SPEEDS, limits)
 
     def scenarios(self, n: int, seed: int, train: Callable[[SimulationSet], Any]) -> np.ndarray:
-        """Return n scenarios: a covering start, then batch after batch."""
+        """Return n scenarios: a start that is spread out, then batch after batch."""
         space = self._runs.space
         dimensions = 2 + len(space.columns)
-        chosen = covering(BATCH, seed, space)
-        pool = covering(POOL, seed, space, start=BATCH)
-        ages = np.zeros(len(self._weather))
-        frequency = weather_frequency(pool, self._weather, ages, 1.0)
-        frequency *= state_frequency(pool[:, 2:], space, self._state)
-        frequency = EXPLORE + (1 - EXPLORE) * frequency
-        between = self._places.apart(pool, pool)
+        start, pool = covering(POOL, seed, space), covering(POOL, seed, space, start=POOL)
+        between = self._places.apart(start, start)
+        nothing = np.empty((POOL, 0))
+        first = spread_out(self._frequency(start), between, nothing, BATCH, dimensions)
+        chosen = start[first]
+        frequency, between = self._frequency(pool), self._places.apart(pool, pool)
         while len(chosen) < n:
             model = train(self._runs.of(chosen))
             std = model.predict(pool.astype(np.float32))[1]
             deviation = np.sqrt((std.astype(float) ** 2).mean(axis=(1, 2, 3, 4)))
             gain = worth(deviation, frequency, self._places.apart(pool, chosen))
             # The model has learnt from every run before.
-            none = np.empty((POOL, 0))
             reach = reach_of(len(chosen), dimensions)
-            best = choose(gain, between, none, min(BATCH, n - len(chosen)), reach)
+            best = choose(gain, between, nothing, min(BATCH, n - len(chosen)), reach)
             chosen = np.concatenate([chosen, pool[best]])
         return chosen
+
+    def _frequency(self, points: np.ndarray) -> np.ndarray:
+        frequency = weather_frequency(points, self._weather, np.zeros(len(self._weather)), 1.0)
+        frequency *= state_frequency(points[:, 2:], self._runs.space, self._state)
+        return EXPLORE + (1 - EXPLORE) * frequency
 
 
 def needed(sizes: list[int], errors: np.ndarray, target: float) -> float:

@@ -191,6 +191,42 @@ def choose(
     return chosen
 
 
+def spread_out(
+    frequency: np.ndarray, between: np.ndarray, to_runs: np.ndarray, count: int, dimensions: int
+) -> list[int]:
+    """Return points to simulate before there is a surrogate: each far from all others.
+
+    Farthest first (Gonzalez 1985, Theor. Comput. Sci. 38:293), within twice the best cover, and
+    denser where the weather goes: spacing is density to the power of minus one over the dimensions.
+
+    Parameters
+    ----------
+    frequency : (n,) array
+        Of the weather.
+    between : (n, n) array
+        Distances between the points.
+    to_runs : (n, k) array
+        Distances to all runs, planned ones included.
+    count : int
+        At most so many.
+    dimensions : int
+
+    Returns
+    -------
+    list of int
+        The most frequent point first, if there are no runs.
+    """
+    weight = frequency ** (1.0 / dimensions)
+    near = to_runs.min(axis=1) if to_runs.shape[1] else np.full(len(weight), np.inf)
+    chosen: list[int] = []
+    for _ in range(min(count, len(weight))):
+        far = weight if np.isinf(near).all() else weight * near
+        best = int(np.argmax(np.where(np.isin(np.arange(len(far)), chosen), -1.0, far)))
+        chosen.append(best)
+        near = np.minimum(near, between[best])
+    return chosen
+
+
 def reach_of(runs: int, dimensions: int = 2) -> float:
     """Return the reach of a run among so many in a space of so many dimensions."""
     return REACH / float(max(1, runs) ** (1.0 / dimensions))

@@ -1,9 +1,9 @@
 """Draws the scenarios of each role from what the ledger holds: a shell round the pure functions.
 
-Frozen sets and pairs come from covers of their own. Training starts with a cover too; once there is
-a surrogate, scenarios go where its members disagree and the site's weather goes
-(`workflows.acquisition`). Tears come from the list that the tear detector's signatures need
-(`apps.signatures`), so the runs are found there again.
+Frozen sets and pairs come from covers of their own. Training starts with scenarios that are far
+from each other; once there is a surrogate, they go where its members disagree and the site's
+weather goes (`workflows.acquisition`). Tears come from the list that the tear detector's signatures
+need (`apps.signatures`), so the runs are found there again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from workflows.acquisition import (
     choose,
     reach_of,
     relative_cost,
+    spread_out,
     state_frequency,
     success,
     weather_frequency,
@@ -61,12 +62,22 @@ class Drawn(NamedTuple):
     """Data time of the newest reading that they follow; none if they follow none."""
 
 
+class _Pool(NamedTuple):
+    """Scenarios to choose from."""
+
+    scenarios: list[Scenario]
+    points: np.ndarray
+    between: np.ndarray
+    """Distances between them, (n, n)."""
+    newest: str | None
+    """Data time of the weather that they follow."""
+
+
 class _Judged(NamedTuple):
     """A surrogate's disagreement over a pool of points."""
 
     candidate: int
-    scenarios: list[Scenario]
-    points: np.ndarray
+    pool: _Pool
     deviation: np.ndarray
     learnt: frozenset[str]
 
@@ -107,6 +118,7 @@ class Draw:
         )
         self._tears: list[Scenario] | None = None
         self._weather = NO_WEATHER
+        self._start: _Pool | None = None
         self._judged: _Judged | None = None
         self.changed_at: str | None = None
         """Data time at which the weather last changed; none if it has not."""
@@ -124,9 +136,13 @@ class Draw:
             return Drawn(self._stream(role, first, count, known, None), None)
         weather = self._recent()
         planned: list[tuple[int, str, Scenario]] = []
-        judged = self._judge(weather) if self._campaign.steering.method == "disagreement" else None
-        if judged is not None:
-            best = self._steered(judged, weather, rows, count)
+        if self._campaign.steering.method == "disagreement":
+            judged = self._judge(weather)
+            best = (
+                self._started(weather, rows, count)
+                if judged is None
+                else self._steered(judged, weather, rows, count)
+            )
             planned = self._named(role, first, best, known)
         if len(planned) < count:
             known |= {digest for _, digest, _ in planned}
@@ -224,46 +240,69 @@ class Draw:
 
         folder = Path(row.folder or "")
         columns = read_candidate(folder).columns
-        campaign, seed = self._campaign, self._campaign.seed
-        speeds, variety, state = campaign.scenarios.wind_speed, self._variety, self._state()
-        first = row.number * COVER_POINTS
-        scenarios = cover("pool", first, COVER_POINTS, seed, speeds, variety)
-        if len(weather.winds):
-            first = row.number * WEATHER_POINTS
-            scenarios += [
-                from_weather(weather.winds, first + i, seed, speeds, variety, state)
-                for i in range(WEATHER_POINTS)
-            ]
-        points = self._points(scenarios)
+        pool = self._pool(row.number, weather)
+        points = pool.points
         # Interior sensors say nothing of a scenario that nobody has seen.
         silent = np.full((len(points), len(columns) - points.shape[1]), SILENT)
         inputs = np.concatenate([points, silent], axis=1).astype(np.float32)
         std = run_onnx((folder / MODEL).read_bytes(), inputs)[1]
         deviation = np.sqrt((std.reshape(len(points), -1).astype(float) ** 2).mean(axis=1))
-        return _Judged(row.number, scenarios, points, deviation, frozenset(row.task["digests"]))
+        return _Judged(row.number, pool, deviation, frozenset(row.task["digests"]))
 
-    def _steered(
-        self, judged: _Judged, weather: Weather, rows: list[SimulationRow], count: int
-    ) -> list[Scenario]:
-        steering = self._campaign.steering
+    def _pool(self, number: int, weather: Weather) -> _Pool:
+        """Return the scenarios that a candidate's doubts are asked for; number nought: none yet."""
+        campaign, seed = self._campaign, self._campaign.seed
+        speeds, variety, state = campaign.scenarios.wind_speed, self._variety, self._state()
+        scenarios = cover("pool", number * COVER_POINTS, COVER_POINTS, seed, speeds, variety)
+        if len(weather.winds):
+            first = number * WEATHER_POINTS
+            scenarios += [
+                from_weather(weather.winds, first + i, seed, speeds, variety, state)
+                for i in range(WEATHER_POINTS)
+            ]
+        points = self._points(scenarios)
+        return _Pool(scenarios, points, self._places.apart(points, points), weather.newest)
+
+    def _started(self, weather: Weather, rows: list[SimulationRow], count: int) -> list[Scenario]:
+        """Return scenarios before there is a surrogate: far from each other, and frequent."""
+        if self._start is None or self._start.newest != weather.newest:
+            self._start = self._pool(0, weather)
+        pool = self._start
         training = [row for row in rows if row.role == "training"]
-        done = [row for row in training if row.state == "done"]
-        points, dimensions = judged.points, 2 + self._variety.dimensions
-        reach = reach_of(len(judged.learnt), dimensions)
+        best = spread_out(
+            self._frequency(pool.points, weather),
+            pool.between,
+            self._apart(pool.points, training),
+            count,
+            2 + self._variety.dimensions,
+        )
+        return [pool.scenarios[i] for i in best]
+
+    def _frequency(self, points: np.ndarray, weather: Weather) -> np.ndarray:
+        """Return how often the site sees such weather and such a house, cover mixed in."""
+        steering = self._campaign.steering
         frequency = weather_frequency(
             points, weather.winds, weather.age_hours, steering.persistence_hours
         )
         frequency *= state_frequency(points[:, 2:], self._space, self._state())
+        return np.asarray(steering.explore + (1.0 - steering.explore) * frequency)
+
+    def _steered(
+        self, judged: _Judged, weather: Weather, rows: list[SimulationRow], count: int
+    ) -> list[Scenario]:
+        training = [row for row in rows if row.role == "training"]
+        done = [row for row in training if row.state == "done"]
+        points = judged.pool.points
+        reach = reach_of(len(judged.learnt), 2 + self._variety.dimensions)
+        frequency = self._frequency(points, weather)
         to_done = self._apart(points, done)
         failed = self._apart(points, [row for row in training if row.state == "failed"])
         seconds = np.array([row.seconds or 0.0 for row in done])
-        frequency = steering.explore + (1.0 - steering.explore) * frequency
         gain = worth(judged.deviation, frequency, self._apart(points, training))
         gain *= success(to_done, failed, reach) / relative_cost(to_done, seconds, reach)
         unlearnt = self._apart(points, [r for r in training if r.digest not in judged.learnt])
-        between = self._places.apart(points, points)
-        best = choose(gain, between, unlearnt, count, reach)
-        return [judged.scenarios[i] for i in best]
+        best = choose(gain, judged.pool.between, unlearnt, count, reach)
+        return [judged.pool.scenarios[i] for i in best]
 
     def _pairs(
         self, rows: list[SimulationRow], done: list[SimulationRow], count: int

@@ -13,6 +13,7 @@ from workflows.acquisition import (
     choose,
     reach_of,
     relative_cost,
+    spread_out,
     state_frequency,
     success,
     weather_frequency,
@@ -104,3 +105,26 @@ def test_neighbours_of_a_choice_wait():
     points = np.array([[2.0, 10.0], [2.0, 10.5], [2.0, 200.0]])
     between = apart(points, points)
     assert choose(np.array([3.0, 2.9, 1.0]), between, np.empty((3, 0)), 2, 0.1) == [0, 2]
+
+
+@given(st.integers(0, 99), st.integers(1, 20), st.integers(0, 5))
+def test_a_start_covers_within_twice_of_the_best(seed, count, runs):
+    """Gonzalez's bound: what was chosen lies as far apart as the farthest point lies from it."""
+    points, done = winds(seed, 40), winds(seed + 1000, runs)
+    between, to_runs = apart(points, points), apart(points, done)
+    best = spread_out(np.ones(40), between, to_runs, count, 2)
+    assert len(set(best)) == count
+    left = np.concatenate([between[:, best], to_runs], axis=1).min(axis=1).max()
+    spacing = between[np.ix_(best, best)] + np.diag(np.full(count, np.inf))
+    assert spacing.min() >= left - 1e-12
+    if runs:
+        assert to_runs[best].min() >= left - 1e-12
+
+
+def test_a_start_is_dense_where_the_weather_goes():
+    points = winds(3, 400)
+    often = np.where(points[:, 1] < 90.0, 9.0, 0.5)
+    best = spread_out(often, apart(points, points), np.empty((400, 0)), 40, 2)
+    assert points[best[0], 1] < 90.0
+    # Spacing a fourth as wide or so: most of the runs in a quarter of the space, but not all.
+    assert 20 <= (points[best, 1] < 90.0).sum() < 40
