@@ -1,6 +1,7 @@
 """A campaign with everything on: a house that changes, interior sensors as inputs, two grids."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -82,7 +83,10 @@ def summary(run):
 
 @pytest.fixture(scope="module")
 def published(run):
-    with closing(Ledger(run / "ledger.sqlite", "everything")) as ledger:
+    path = run / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as base:
+        ((name,),) = base.execute("SELECT value FROM meta WHERE key = 'campaign'")
+    with closing(Ledger(path, name)) as ledger:
         return [c for c in ledger.candidates() if c.state == "published"]
 
 
