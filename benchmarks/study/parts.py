@@ -48,7 +48,7 @@ measurements inside a screenhouse.
 - *A truth that moves* (`benchmarks/study/moving.py`; our choice, no source found): dust adds
   {moving.DUST_PER_DAY:.0%} of the clean screens' loss a day, washes on days {washes} take {moving.WASHED_OFF:.0%} of it
   off, the canopy's drag grows by {moving.CANOPY_PER_DAY:.1%} a day, and a {moving.TEAR.width:g} m hole is in the {moving.TEAR.panel}
-  wall from day {moving.TORN[0]:g} to {moving.TORN[1]:g}. The surrogates are told none of it. Washes and mending are known
+  wall from day {moving.TORN[0]:g} to {moving.TORN[1]:g}. The campaign is told none of it, and estimates what it can from the sensors. Washes and mending are known
   to people when they happen; the hole {moving.ALARM_DAYS:g} days later (the median delay of the
   [tear detector](tear-detector.md) for such a hole on this record). People write it into the maintenance log.
 - *Readings* of the three interior sensors: the truth with a constant gain error of 5 %, gusts of 10 %
@@ -92,8 +92,8 @@ run is made while it takes more off the error than the {DEAR_COST:g} cheap ones 
 
 {table(fine, [_row_of_two(r) for r in two.rows])}
 
-The error falls until it is the dear grid's own, {two.dear_gap:.3f} m/s; then the gate lets nothing more
-through, as nothing gets better by 2 %. The intervals cover what they say all the way: a calibration set of
+The error falls until it is the dear grid's own, {two.dear_gap:.3f} m/s, which {len(two.published)} releases reach;
+then the gate lets nothing more through, as nothing gets better by 2 %. The intervals cover what they say all the way: a calibration set of
 the truth's kind knows of the grid's error as well. Tried and left out: adding what the two grids differ by to
 the standard deviation (the intervals became 1.9 times as wide for the same coverage), and extrapolating to
 finer grids from the two (Richardson; the best factor would take 6.4 % to 5.6 %).{_refused(two)}

@@ -45,6 +45,6 @@ SMALL = Setting(
     rules=Rules(cycle_hours=35.0, wanted=48, wanted_torn=24),
     sizes=SIZES[:13],
     arms=False,
-    every=3,
+    every=6,
 )
 SETTINGS = {s.name: s for s in (FULL, SMALL)}
