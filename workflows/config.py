@@ -212,7 +212,8 @@ class Budget(Contract):
     """Training simulations."""
     wall_seconds: Positive = 240.0
     """Wall time after which no simulation is started, s; what runs is finished and trained on. The
-    frozen sets and the first training's simulations are made all the same."""
+    frozen sets and the first training's simulations are made all the same. A house that changes is
+    followed until then, when all simulations are made, too."""
 
 
 class Campaign(Contract):

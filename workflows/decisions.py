@@ -53,6 +53,8 @@ class Standing:
     """Pairs behind the latest candidate's correction."""
     state_moved: bool = False
     """Whether the house is in another state than the latest candidate was made for."""
+    following: bool = False
+    """Whether the state of the house is still estimated, so that a release may follow."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,6 @@ def decide(campaign: Campaign, standing: Standing) -> list[Action]:
     due = training_due(training.done, standing.last_trained, rules.first, rules.growth, final=final)
     if due or follow:
         actions.append(Train())
-    elif final and not tears.planned and not wanted:
+    elif final and not tears.planned and not wanted and not standing.following:
         actions.append(Finish())
     return actions

@@ -196,6 +196,7 @@ class CampaignLoop:
             pairs=self._pairs_wanted(candidates),
             last_pairs=pairs_of(candidates[-1]) if candidates else 0,
             state_moved=self._state_moved(candidates),
+            following=self.keeper.hears and not self._out_of_time(),
         )
 
     def _pairs_wanted(self, candidates: list[CandidateRow]) -> int:

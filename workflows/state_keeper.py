@@ -52,7 +52,7 @@ class StateKeeper:
         self._mast = site.mast.sensor
         rows = ledger.states()
         self._latest = rows[-1] if rows else None
-        self._complained = False
+        self._complained = self._heard = False
         self.state = self._latest.state if self._latest else SiteState(log_error=NEW_ERROR)
         """The newest estimate."""
 
@@ -60,6 +60,14 @@ class StateKeeper:
     def follows(self) -> bool:
         """Whether this campaign's surrogates take the state at all."""
         return self._campaign.scenarios.screen_loss_factor is not None
+
+    @property
+    def hears(self) -> bool:
+        """Whether there is anything to estimate from: an interior sensor has said something."""
+        if self.follows and not self._heard:
+            names = [s.name for s in self._site.sensors]
+            self._heard = any(self._ledger.newest_reading(name) for name in names)
+        return self._heard
 
     def look(self) -> bool:
         """Estimate anew if it is time to; return whether that was done."""

@@ -52,7 +52,7 @@ def _again(results: Results) -> str:
     return f"""## Again
 
 ```
-make evidence                                          # half an hour beside other work; resumes
+make evidence                                          # 36 minutes beside other work; resumes
 python -m benchmarks.study --setting small --out DIR   # what CI runs
 python -m benchmarks.study.truth --store DIR           # the truth itself
 ```

@@ -122,9 +122,10 @@ m/s.
 
 {table(header, rows)}
 
-One reading is rough (gusts, and a gain that is off), so where the estimated state is fresh it tells little, and
-where a hole is what has changed it is told as loss. It helps where the state is old or the mast is off: without
-a new release, at the next reading.
+One reading is rough (gusts, and a gain that is off), so where the estimated state is fresh it tells a few per
+cent, and where a hole is what has changed it is told as loss. It tells most where the mast is off, and more where
+the state is old: without a new release, at the next reading. It is no substitute for following the house: where
+the state is never estimated, the difference is within its interval.
 """,
         tuple(sensor_claims(found)),
     )

@@ -52,6 +52,15 @@ def test_training_does_not_wait_for_running_simulations():
     assert decide(campaign(), now) == [Train()]
 
 
+def test_a_house_is_followed_when_all_simulations_are_made():
+    done = FULL | {"training": Tally(done=30)}
+    followed = standing(tallies=done, last_trained=30, following=True)
+    assert decide(campaign(), followed) == []
+    moved = standing(tallies=done, last_trained=30, following=True, state_moved=True)
+    assert decide(campaign(), moved) == [Train()]
+    assert decide(campaign(), standing(tallies=done, last_trained=30)) == [Finish()]
+
+
 def test_a_slow_machine_still_makes_the_first_training():
     late = standing(tallies=FULL | {"training": Tally(done=3)}, out_of_time=True)
     assert decide(campaign(first=8), late) == [Plan("training", 16)]

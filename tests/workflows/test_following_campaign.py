@@ -53,7 +53,7 @@ step = 0.03
 log = "data/weather/lindcove_made_log.toml"
 [replay]
 record = "data/weather/lindcove_made.csv"
-rate = 25.0
+rate = 20.0
 minimum_answers = 50
 [budget]
 simulations = 40
