@@ -20,7 +20,7 @@ SMOOTH_HOURS = 72
 
 def learning_figure(families: dict[str, Learning], two_grids: Learning, folder: Path) -> str:
     """Error against simulations; of two grids against their cost in cheap ones."""
-    fig, ax = figure()
+    fig, ax = figure(width=7.6)
     rows = two_grids.rows
     ax.loglog([r.spent for r in rows], [r.rmse for r in rows], "k--", lw=1.4, label="two grids")
     for name, learning in families.items():
@@ -41,13 +41,13 @@ def learning_figure(families: dict[str, Learning], two_grids: Learning, folder: 
     )
     ax.set_xlabel("training simulations")
     ax.set_ylabel("RMSE of the wind, m/s")
-    ax.legend(fontsize=7)
+    fig.legend(fontsize=7, loc="outside right upper")
     return save(fig, "evidence_learning.png", folder)
 
 
 def time_figure(results: Results, found: Compared, folder: Path) -> str:
     """Error against time."""
-    fig, ax = figure(height=3.6)
+    fig, ax = figure(height=4.0)
     days = results.truth.hours / 24
     width = max(1, SMOOTH_HOURS // (STEP_HOURS * results.setting.every))
 
@@ -71,7 +71,7 @@ def time_figure(results: Results, found: Compared, folder: Path) -> str:
         ax.text(day, top, name, fontsize=7, ha="center", va="bottom")
     ax.set_xlabel("days since the record's start")
     ax.set_ylabel("RMSE, three-day mean, m/s")
-    ax.legend(fontsize=7, ncols=2)
+    fig.legend(fontsize=7, loc="outside lower center", ncols=3)
     return save(fig, "evidence_time.png", folder)
 
 

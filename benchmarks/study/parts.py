@@ -100,7 +100,7 @@ finer grids from the two (Richardson; the best factor would take 6.4 % to 5.6 %)
 
 ![error against simulations](figures/{figures.learning_figure(results.learning, two, folder)})
 
-*Solid: against the training runs' solver. Dashed: against the fine truth.*
+*Solid: against the training runs' solver. Dashed: against the fine truth; two grids over their cost in cheap runs.*
 """,
         tuple(learning_claims(learning, two)),
     )
