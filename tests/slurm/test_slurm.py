@@ -90,7 +90,7 @@ def test_in_a_hole(cluster, campaign, until, record_property):
     # Blocks of one minute that give tasks no time to end: all expire within simulations. The
     # grid is fine enough that an idle machine does not finish within the first of them.
     small = campaign(
-        text(72, cells="64, 48, 24", batch=1), MAX_MINUTES=1, MAX_NODES=2, CORES=1, LEAVE=4
+        text(40, cells="64, 48, 24", batch=1), MAX_MINUTES=1, MAX_NODES=2, CORES=1, LEAVE=4
     )
     small.start()
     fixed = campaign(text(8), FIXED_MINUTES=10, CORES=1).start()
