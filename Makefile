@@ -11,7 +11,7 @@ quick: .venv/.installed ## set up and run the quick campaign (under a minute)
 	$(BIN)/python workflows/campaign.py --campaign configs/campaigns/quick.toml
 
 test: .venv/.installed ## set up and run all tests but those on a real Slurm and endpoint
-	$(BIN)/python -m pytest --ignore=tests/slurm --ignore=tests/globus
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/slurm --ignore=tests/globus
 
 test-slurm: .venv/.installed ## run campaigns on a real Slurm, started here (six minutes; root)
 	$(BIN)/python -m pytest --durations=0 tests/slurm

@@ -104,6 +104,7 @@ def test_identifiers_hold_their_time(now, parts):
 @pytest.mark.parametrize(
     "text",
     ["", "x", "11111111-1111-4111-8111-111111111111", new_request_id(1e9).upper(), 5, None],
+    ids=["empty", "short", "version 4", "upper case", "number", "none"],  # equal in every process
 )
 def test_other_identifiers_are_refused(text):
     with pytest.raises(InvalidInput, match="version 7"):

@@ -24,6 +24,9 @@ from .owner import signer
 from .releases import NAME, make_release, model_bytes, publish_release
 from .watched import BEGIN, CALM, DAY, FAIR, KINDS, REACHED, WILD, Published, Watched, flip
 
+# Forty seconds on a free core; a timeout looks to hypothesis like a failure to shrink.
+pytestmark = pytest.mark.timeout(1500)
+
 
 class Power(Watched):
     """What the owner does, what happens on the way, and what happens on the device."""
