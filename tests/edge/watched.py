@@ -114,13 +114,12 @@ class Watched(RuleBasedStateMachine):
             if self.seen is not None and now < self.seen:
                 steps = [e for e in self.journal() if e["event"] == "transition"]
                 steps += [structs.asdict(p.transition) for p in promotion._pending]
+                news = [e for e in steps if e["sequence"] > self.sequence]
+                down = [e["version"] for e in news if e["kind"] == "rolled_back"]
+                up = [e["version"] for e in news if e["kind"] == "active"]
                 # A rule may go down by command and up again to a version that the owner has pinned.
-                assert any(
-                    e["kind"] == "rolled_back"
-                    and e["version"] <= now
-                    and e["sequence"] > self.sequence
-                    for e in steps
-                ), f"{self.seen} became {now} off the record"
+                on_record = now in down or (now in up and any(v < now for v in down))
+                assert on_record, f"{self.seen} became {now} off the record"
             self.seen = now
         self.sequence = promotion.state.sequence
 
