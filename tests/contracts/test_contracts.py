@@ -135,6 +135,28 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+#: Other people's packages are imported once for all: they take a second each time.
+IMPORT_ALONE = """
+import importlib, os, sys
+import onnx, parsl, pydantic, scipy.stats, torch, tuf.ngclient, xarray
+
+names, running, bad = sys.argv[1:], {}, []
+while names or running:
+    if names and len(running) < os.cpu_count():
+        name = names.pop()
+        pid = os.fork()
+        if pid == 0:
+            importlib.import_module(name)
+            os._exit(0)
+        running[pid] = name
+    else:
+        pid, status = os.wait()
+        name = running.pop(pid)
+        bad += [name] if status else []
+assert not bad, bad
+"""
+
+
 def test_every_module_imports_alone():
     """No module depends on another having been imported first, and none does work on import."""
     names = [
@@ -143,24 +165,7 @@ def test_every_module_imports_alone():
         for path in Path(package).rglob("*.py")
         if path.name not in ("__init__.py", "__main__.py")
     ]
-    # Other people's packages once for all: they take a second each time.
-    code = (
-        "import importlib, os, sys\n"
-        "import onnx, parsl, pydantic, scipy.stats, torch, tuf.ngclient, xarray\n"
-        "names, running, bad = sys.argv[1:], {}, []\n"
-        "while names or running:\n"
-        "    if names and len(running) < os.cpu_count():\n"
-        "        name = names.pop()\n"
-        "        pid = os.fork()\n"
-        "        if pid == 0:\n"
-        "            importlib.import_module(name)\n"
-        "            os._exit(0)\n"
-        "        running[pid] = name\n"
-        "        continue\n"
-        "    pid, status = os.wait()\n"
-        "    name = running.pop(pid)\n"
-        "    bad += [name] if status else []\n"
-        "assert not bad, bad\n"
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALONE, *names], capture_output=True, text=True
     )
-    result = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -222,7 +222,9 @@ def test_the_keeper_waits_for_a_surrogate_and_for_time(campaign, site, expects, 
     with closing(Ledger(tmp_path / "ledger.sqlite", "t")) as ledger:
         keeper = StateKeeper(campaign, site, ledger)
         assert not keeper.look(), "no readings"
+        assert not keeper.hears
         ledger.store_readings(record(24, 1.6, site))
+        assert keeper.hears
         assert not keeper.look(), "no surrogate"
         published(ledger, expects)
         assert keeper.look()
@@ -242,6 +244,7 @@ def test_a_campaign_of_one_house_keeps_no_state(site, expects, tmp_path):
         published(ledger, expects)
         keeper = StateKeeper(Campaign(name="t"), site, ledger)
         assert not keeper.follows
+        assert not keeper.hears
         assert not keeper.look()
 
 
