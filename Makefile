@@ -13,7 +13,7 @@ quick: .venv/.installed ## set up and run the quick campaign (under a minute)
 test: .venv/.installed ## set up and run all tests but those on a real Slurm and endpoint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/slurm --ignore=tests/globus
 
-test-slurm: .venv/.installed ## run campaigns on a real Slurm, started here (six minutes; root)
+test-slurm: .venv/.installed ## run campaigns on a real Slurm, started here (ten minutes; root)
 	$(BIN)/python -m pytest --durations=0 tests/slurm
 
 test-globus: .venv/.installed ## calls through a real Globus Compute endpoint and RabbitMQ (five minutes)

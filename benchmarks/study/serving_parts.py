@@ -112,6 +112,14 @@ def sensors(results: Results, found: Compared) -> Part:
         "served", "wind in", "wind and sensors in", "difference, fine truth", "difference, dear solver",
     ]  # fmt: skip
     errors = results.setting.rules.errors
+    alone = found.seeing.get(UNESTIMATED)
+    substitute = ""
+    if alone is not None:
+        verdict = "better" if alone.high < 0 else "no better" if alone.low <= 0 else "worse"
+        substitute = (
+            f" Where the state is never estimated, they make the answer {verdict}: "
+            f"{signed(alone)} m/s against the fine truth."
+        )
     return Part(
         "Interior sensors as inputs",
         f"""
@@ -122,10 +130,9 @@ m/s.
 
 {table(header, rows)}
 
-One reading is rough (gusts, and a gain that is off), so where the estimated state is fresh it tells a few per
-cent, and where a hole is what has changed it is told as loss. It tells most where the mast is off, and more where
-the state is old: without a new release, at the next reading. It is no substitute for following the house: where
-the state is never estimated, the difference is within its interval.
+One reading is rough (gusts, and a gain that is off), so where the estimated state is fresh it tells little, and
+where a hole is what has changed it is told as loss. What it tells it tells at the next reading, without a new
+release.{substitute}
 """,
         tuple(sensor_claims(found)),
     )
