@@ -148,8 +148,8 @@ class Power(Watched):
         shown = False
         if agent.ready:
             kinds = [self.published[s.version].kind for s in agent.loaded]
-            # What is in the shadow of a release that answers, and does not itself. A full disk takes
-            # no refusal on record, so it waits.
+            # What is in the shadow of a release that answers, and does not itself. A full disk
+            # takes no refusal on record, so it waits.
             shown = calm and kinds[0] != "nan" and promotion.state.shadow is not None
             shown = shown and not self.device.disk.full
             shown = shown and kinds[-1] == "nan" and agent.slot().live.rows is not None
