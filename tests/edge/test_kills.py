@@ -59,7 +59,7 @@ class Field:
         self.repository = folder / "repository"
         self.published = 0
         self.seen = None
-        self.sequence = 0
+        self.recorded = 0.0
         self.publish()
 
     def publish(self):
@@ -68,8 +68,9 @@ class Field:
 
     def check(self, agent):
         """The version that serves answers as it should, and went down on record alone."""
-        # Read before the status: what is written down after it is news to the next check.
-        before = max((e["sequence"] for e in transitions(self.folder / "state")), default=0)
+        # Read before the status: what is written down after it is news to the next check. Known
+        # by its time: a step that the kill cut off is reverted, and its number given again.
+        before = max((e["at"] for e in transitions(self.folder / "state")), default=0.0)
         status = agent.client.wait_serving(1, 60.0)
         found = agent.client.predict(WEST)
         expected = expected_wind(np.float32(WEST), found.version / 100)
@@ -77,11 +78,11 @@ class Field:
         now, steps = status["active"], transitions(self.folder / "state")
         if self.seen is not None and now < self.seen:
             assert any(
-                e["kind"] == "rolled_back" and e["version"] <= now and e["sequence"] > self.sequence
+                e["kind"] == "rolled_back" and e["version"] <= now and e["at"] > self.recorded
                 for e in steps
             ), f"{self.seen} became {now} off the record"
         self.seen = now
-        self.sequence = before
+        self.recorded = before
 
     def step(self, client):
         """Something happens."""
