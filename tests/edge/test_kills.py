@@ -4,7 +4,6 @@ What `test_power_cuts` does thousands of times inside one process, here with the
 the real end of a process, at moments that nobody chose.
 """
 
-import json
 import random
 import signal
 import threading
@@ -18,6 +17,7 @@ from edge_agent.contracts.repository import Index
 
 from .conftest import Process
 from .owner import Owner
+from .record import events, took_place
 from .releases import NAME, expected_wind, make_release
 
 KILLS = 10
@@ -38,18 +38,6 @@ def withdraw(repository, version):
     owner.publish()
 
 
-def transitions(state):
-    found = []
-    for path in (state / "journal.1.jsonl", state / "journal.jsonl"):
-        with suppress(OSError):
-            for line in path.read_bytes().splitlines():
-                with suppress(ValueError):
-                    event = json.loads(line)
-                    if event["event"] == "transition":
-                        found.append(event)
-    return found
-
-
 class Field:
     """A repository, a device, and what was seen of it."""
 
@@ -66,16 +54,20 @@ class Field:
         self.published += 1
         make_release(self.repository, self.published, bias=self.published / 100)
 
+    def record(self):
+        return events(self.folder / "state")
+
     def check(self, agent):
         """The version that serves answers as it should, and went down on record alone."""
         # Read before the status: what is written down after it is news to the next check. Known
         # by its time: a step that the kill cut off is reverted, and its number given again.
-        before = max((e["at"] for e in transitions(self.folder / "state")), default=0.0)
+        steps = (e for e in self.record() if e["event"] == "transition")
+        before = max((e["at"] for e in steps), default=0.0)
         status = agent.client.wait_serving(1, 60.0)
         found = agent.client.predict(WEST)
         expected = expected_wind(np.float32(WEST), found.version / 100)
         np.testing.assert_allclose(found.wind, expected, atol=1e-3)
-        now, steps = status["active"], transitions(self.folder / "state")
+        now, steps = status["active"], took_place(self.record())
         if self.seen is not None and now < self.seen:
             assert any(
                 e["kind"] == "rolled_back" and e["version"] <= now and e["at"] > self.recorded

@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from edge_agent.contracts.model import sha256
 
 from .device import SETTINGS, Clock, Device
 from .owner import Owner
+from .record import events, took_place
 from .releases import Made, expected_wind
 
 DAY = 86400.0
@@ -112,7 +112,7 @@ class Watched(RuleBasedStateMachine):
         if agent.ready:
             now = agent.versions[0]
             if self.seen is not None and now < self.seen:
-                steps = [e for e in self.journal() if e["event"] == "transition"]
+                steps = took_place(self.journal())
                 steps += [structs.asdict(p.transition) for p in promotion._pending]
                 news = [e for e in steps if e["sequence"] > self.sequence]
                 down = [e["version"] for e in news if e["kind"] == "rolled_back"]
@@ -169,12 +169,7 @@ class Watched(RuleBasedStateMachine):
         return intact and good and published.kind != "golden"
 
     def journal(self):
-        events = []
-        for path in sorted(self.device.config.state.glob("journal*.jsonl"), reverse=True):
-            for line in path.read_bytes().splitlines():
-                with suppress(ValueError):
-                    events.append(json.loads(line))
-        return events
+        return events(self.device.config.state)
 
     def boot(self):
         self.device.boot()
@@ -222,20 +217,9 @@ class Watched(RuleBasedStateMachine):
         why = f"{self.device.promotion.state}; {agent.source_trouble}"
         assert agent.versions[:1] == [len(self.published)], why
 
-    def steps(self):
-        """The transitions that took place, in order."""
-        found = []
-        for event in self.journal():
-            if event["event"] in ("transition", "reverted"):
-                while found and found[-1]["sequence"] >= event["sequence"]:
-                    found.pop()
-            if event["event"] == "transition":
-                found.append(event)
-        return found
-
     def every_step_has_a_cause(self):
         held = 0
-        for step in self.steps():
+        for step in took_place(self.journal()):
             version, left, code = step["version"], step["from_version"], step["code"]
             if step["kind"] in ("shadow", "active") and code == "newer":
                 assert version > held, f"{version} was rolled back from and is taken again"
@@ -251,10 +235,10 @@ class Watched(RuleBasedStateMachine):
 
     def never_in_a_loop(self):
         """A release is refused once, unless a command or a cut in the middle brought it back."""
-        events = self.journal()
-        REACHED.update(e.get("kind", e["event"]) for e in events)
+        journal = self.journal()
+        REACHED.update(e.get("kind", e["event"]) for e in journal)
         REACHED["cuts"] += self.cuts
-        cut = sum(e["event"] == "reverted" for e in events)
-        refused = [e["version"] for e in events if e.get("kind") == "refused"]
+        cut = sum(e["event"] == "reverted" for e in journal)
+        refused = [e["version"] for e in journal if e.get("kind") == "refused"]
         for version in set(refused):
             assert refused.count(version) <= 1 + self.forced.count(version) + cut + self.cuts
