@@ -22,7 +22,7 @@ test-globus: .venv/.installed ## calls through a real Globus Compute endpoint an
 validation: .venv/.installed ## docs/validation.md and its figures (ten minutes; OpenFOAM where it is installed)
 	$(BIN)/python -m benchmarks.validation
 
-evidence: .venv/.installed ## docs/evidence.md and its figures (half an hour on two cores; resumes)
+evidence: .venv/.installed ## docs/evidence.md and its figures (about twenty minutes on two cores; resumes)
 	$(BIN)/python -m benchmarks.study
 
 lint: .venv/.installed

@@ -52,7 +52,7 @@ def _again(results: Results) -> str:
     return f"""## Again
 
 ```
-make evidence                                          # 36 minutes beside other work; resumes
+make evidence                                          # 19 minutes, 36 on a busy machine; resumes
 python -m benchmarks.study --setting small --out DIR   # what CI runs
 python -m benchmarks.study.truth --store DIR           # the truth itself
 ```
