@@ -162,8 +162,8 @@ def test_whatever_ends_a_block(cluster, campaign, until, record_property):
     assert ended(job, "FAILED")["lost_seconds"] > 0
 
     job = next_block()
-    os.kill(cluster.pid("slurmctld"), signal.SIGKILL)
-    time.sleep(4)
+    cluster.kill_controller(job)
+    time.sleep(4)  # for so long nobody answers
     cluster.start()
     until(lambda: cluster.jobs().get(job) == "RUNNING", 30, "the block outlives its controller")
     assert job not in run.ends()
