@@ -229,8 +229,9 @@ class Session:
             log.read()
             return service(log).answered >= wanted
 
-        # Twice the time that the rate asks for; a record that ends before has no more to give.
-        if not wait_until(enough, 2 * wanted / self._campaign.replay.rate):
+        # Twice the time that the rate asks for, and a second to begin with; a record that ends
+        # before has no more to give.
+        if not wait_until(enough, 1.0 + 2 * wanted / self._campaign.replay.rate):
             view.say(f"fewer than {wanted} answers: percentiles are rough")
 
     def _swaps(self, edge: EdgeProcess | RemoteEdge, view: View) -> list[dict[str, Any]]:

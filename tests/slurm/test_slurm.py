@@ -127,7 +127,8 @@ def test_in_a_hole(cluster, campaign, until, record_property):
 
 
 def test_whatever_ends_a_block(cluster, campaign, until, record_property):
-    run = campaign(text(400), PARTITION="scavenge").start()
+    # More work than can be done here, so that no block is asked for a minute or ends by itself.
+    run = campaign(text(1200), PARTITION="scavenge").start()
     seen = []
     costs = {}
 
